@@ -1,0 +1,1 @@
+//! CPU code for the qcc quantization compiler.

@@ -1,0 +1,1 @@
+//! Targets, kernel builders and emitters of the qcc quantization compiler.

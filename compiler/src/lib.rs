@@ -1,0 +1,1 @@
+//! The qcc quantization compiler: ONNX in, quantized plan out.

@@ -1,0 +1,1 @@
+//! Examples for embedders of the qcc quantization compiler.

@@ -1,0 +1,174 @@
+//! Number formats: what a stored code means.
+//!
+//! [`DType`] names every storage format that a tensor, a scale or a kernel register may have.
+//! The codecs beside it are the only definition of each format in the project: constant
+//! folding, CPU kernels and emitted PTX are all tested against them, code by code.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A storage format: how one element is encoded in bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DType {
+    /// IEEE 754 binary64.
+    F64,
+    /// IEEE 754 binary32.
+    F32,
+    /// IEEE 754 binary16.
+    F16,
+    /// bfloat16: the upper half of binary32.
+    BF16,
+    /// OCP FP8 E4M3 (`float8_e4m3fn`): bias 7, no infinities, largest value 448.
+    E4M3,
+    /// OCP FP8 E5M2: bias 15, infinities, largest finite value 57344.
+    E5M2,
+    /// Signed 64-bit integer.
+    I64,
+    /// Signed 32-bit integer.
+    I32,
+    /// Signed 16-bit integer.
+    I16,
+    /// Signed 8-bit integer.
+    I8,
+    /// Signed 4-bit integer, two in a byte, the first element in the low nibble.
+    I4,
+    /// Unsigned 64-bit integer.
+    U64,
+    /// Unsigned 32-bit integer.
+    U32,
+    /// Unsigned 16-bit integer.
+    U16,
+    /// Unsigned 8-bit integer.
+    U8,
+    /// Unsigned 4-bit integer, two in a byte, the first element in the low nibble.
+    U4,
+    /// Truth value, one byte, 0 or 1.
+    Bool,
+}
+
+/// The kind of number a [`DType`] encodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Floating point.
+    Float,
+    /// Two's complement integer.
+    Signed,
+    /// Unsigned integer.
+    Unsigned,
+    /// Truth value.
+    Bool,
+}
+
+impl DType {
+    /// Every format, in declaration order.
+    pub const ALL: [DType; 17] = [
+        DType::F64,
+        DType::F32,
+        DType::F16,
+        DType::BF16,
+        DType::E4M3,
+        DType::E5M2,
+        DType::I64,
+        DType::I32,
+        DType::I16,
+        DType::I8,
+        DType::I4,
+        DType::U64,
+        DType::U32,
+        DType::U16,
+        DType::U8,
+        DType::U4,
+        DType::Bool,
+    ];
+
+    /// The name in the text form: `f32`, `e4m3`, `i4`, …
+    pub const fn name(self) -> &'static str {
+        match self {
+            DType::F64 => "f64",
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::BF16 => "bf16",
+            DType::E4M3 => "e4m3",
+            DType::E5M2 => "e5m2",
+            DType::I64 => "i64",
+            DType::I32 => "i32",
+            DType::I16 => "i16",
+            DType::I8 => "i8",
+            DType::I4 => "i4",
+            DType::U64 => "u64",
+            DType::U32 => "u32",
+            DType::U16 => "u16",
+            DType::U8 => "u8",
+            DType::U4 => "u4",
+            DType::Bool => "bool",
+        }
+    }
+
+    /// Size of one element in bits (4 for the packed formats).
+    pub const fn bits(self) -> u32 {
+        match self {
+            DType::F64 | DType::I64 | DType::U64 => 64,
+            DType::F32 | DType::I32 | DType::U32 => 32,
+            DType::F16 | DType::BF16 | DType::I16 | DType::U16 => 16,
+            DType::E4M3 | DType::E5M2 | DType::I8 | DType::U8 | DType::Bool => 8,
+            DType::I4 | DType::U4 => 4,
+        }
+    }
+
+    /// Whether this is a float, a signed or unsigned integer, or a truth value.
+    pub const fn kind(self) -> Kind {
+        match self {
+            DType::F64 | DType::F32 | DType::F16 | DType::BF16 | DType::E4M3 | DType::E5M2 => {
+                Kind::Float
+            }
+            DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::I4 => Kind::Signed,
+            DType::U64 | DType::U32 | DType::U16 | DType::U8 | DType::U4 => Kind::Unsigned,
+            DType::Bool => Kind::Bool,
+        }
+    }
+
+    /// `true` for the floating-point formats.
+    pub const fn is_float(self) -> bool {
+        matches!(self.kind(), Kind::Float)
+    }
+
+    /// `true` for the signed and unsigned integers (not for `bool`).
+    pub const fn is_int(self) -> bool {
+        matches!(self.kind(), Kind::Signed | Kind::Unsigned)
+    }
+
+    /// Bytes that `elems` consecutive elements occupy, the last byte padded; `None` on overflow.
+    pub fn byte_len(self, elems: u64) -> Option<u64> {
+        let bits = elems.checked_mul(u64::from(self.bits()))?;
+        Some(bits.div_ceil(8))
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for DType {
+    type Err = UnknownDType;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        DType::ALL
+            .into_iter()
+            .find(|d| d.name() == s)
+            .ok_or_else(|| UnknownDType(s.to_string()))
+    }
+}
+
+/// The text names no number format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownDType(pub String);
+
+impl fmt::Display for UnknownDType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unknown number format `{}`", self.0)
+    }
+}
+
+impl std::error::Error for UnknownDType {}

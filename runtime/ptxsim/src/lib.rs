@@ -1,0 +1,1 @@
+//! Executes PTX text on the CPU, finds races and counts traffic.

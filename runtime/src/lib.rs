@@ -1,0 +1,1 @@
+//! Plan file and sessions of the qcc quantization compiler.
