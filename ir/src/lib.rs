@@ -2,7 +2,10 @@
 #![warn(missing_docs)]
 
 pub mod diag;
+pub mod dim;
+pub mod expr;
 pub mod format;
 
 pub use diag::Diagnostic;
+pub use dim::DimExpr;
 pub use format::DType;

@@ -4,6 +4,10 @@
 //! The codecs beside it are the only definition of each format in the project: constant
 //! folding, CPU kernels and emitted PTX are all tested against them, code by code.
 
+mod block;
+
+pub use block::{Block, BlockShape};
+
 use std::fmt;
 use std::str::FromStr;
 

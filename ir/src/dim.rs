@@ -1,0 +1,461 @@
+//! Symbolic dimensions: canonical integer expressions over named symbols.
+//!
+//! A dimension of a model graph is known (`784`), a symbol (`batch`) or arithmetic over them
+//! (`batch*seq`, `(seq + 3)//4`). A [`DimExpr`] is kept as a sum of products,
+//!
+//! ```text
+//! Σ coefficient · atom · atom · …      atom = symbol | a // b | a % b | min(a, b) | max(a, b)
+//! ```
+//!
+//! sorted and merged, so that two expressions that are equal as polynomials over their atoms
+//! compare equal. Equality that this form does not show is left to a check at run time.
+//!
+//! Division rounds towards minus infinity. Coefficients saturate at the limits of `i64`;
+//! [`DimExpr::eval`] reports overflow instead.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::{Add, Mul, Sub};
+
+/// A factor that is not a number.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Atom {
+    Sym(String),
+    FloorDiv(Box<DimExpr>, Box<DimExpr>),
+    Mod(Box<DimExpr>, Box<DimExpr>),
+    Min(Box<DimExpr>, Box<DimExpr>),
+    Max(Box<DimExpr>, Box<DimExpr>),
+}
+
+/// An integer expression over symbols, in canonical form.
+///
+/// ```
+/// use qcc_ir::DimExpr;
+/// let (b, s) = (DimExpr::sym("b"), DimExpr::sym("s"));
+/// assert_eq!(&b * &s + DimExpr::from(0), &s * &b);
+/// assert_eq!((&b * &s).floor_div(&s), b);
+/// assert_eq!((&s + &DimExpr::from(3)).floor_div(&DimExpr::from(4)).to_string(), "(s + 3)//4");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct DimExpr {
+    /// Sorted by monomial, no zero coefficients. The empty monomial is the constant.
+    terms: Vec<(Vec<Atom>, i64)>,
+}
+
+impl DimExpr {
+    /// The symbol `name`.
+    pub fn sym(name: impl Into<String>) -> Self {
+        Self::atom(Atom::Sym(name.into()))
+    }
+
+    fn atom(a: Atom) -> Self {
+        DimExpr {
+            terms: vec![(vec![a], 1)],
+        }
+    }
+
+    fn from_terms(terms: impl IntoIterator<Item = (Vec<Atom>, i64)>) -> Self {
+        let mut sum: BTreeMap<Vec<Atom>, i64> = BTreeMap::new();
+        for (mut mono, c) in terms {
+            mono.sort();
+            let e = sum.entry(mono).or_insert(0);
+            *e = e.saturating_add(c);
+        }
+        DimExpr {
+            terms: sum.into_iter().filter(|(_, c)| *c != 0).collect(),
+        }
+    }
+
+    /// The number, if it is one.
+    pub fn as_const(&self) -> Option<i64> {
+        match self.terms.as_slice() {
+            [] => Some(0),
+            [(m, c)] if m.is_empty() => Some(*c),
+            _ => None,
+        }
+    }
+
+    /// The symbol's name, if it is a bare symbol.
+    pub fn as_sym(&self) -> Option<&str> {
+        match self.terms.as_slice() {
+            [(m, 1)] => match m.as_slice() {
+                [Atom::Sym(s)] => Some(s),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// `⌊self / d⌋`, simplified where the division is exact.
+    ///
+    /// Division by the constant 0 is kept as it is written and fails in [`DimExpr::eval`].
+    #[must_use]
+    pub fn floor_div(&self, d: &DimExpr) -> DimExpr {
+        if let (Some(a), Some(b)) = (self.as_const(), d.as_const())
+            && b != 0
+        {
+            return DimExpr::from(floor_div_i64(a, b).unwrap_or(i64::MAX));
+        }
+        if let Some(q) = self.exact_div(d) {
+            return q;
+        }
+        Self::atom(Atom::FloorDiv(Box::new(self.clone()), Box::new(d.clone())))
+    }
+
+    /// The quotient when every term is a multiple of the single-term divisor `d`.
+    ///
+    /// Symbols stand for sizes of at least 1, or the division would not occur.
+    pub fn exact_div(&self, d: &DimExpr) -> Option<DimExpr> {
+        let [(dm, dc)] = d.terms.as_slice() else {
+            return (self == d && d.as_const() != Some(0)).then(|| DimExpr::from(1));
+        };
+        let mut out = Vec::with_capacity(self.terms.len());
+        for (m, c) in &self.terms {
+            if c % dc != 0 {
+                return None;
+            }
+            let mut rest = m.clone();
+            for a in dm {
+                let at = rest.iter().position(|r| r == a)?;
+                rest.remove(at);
+            }
+            out.push((rest, c / dc));
+        }
+        Some(Self::from_terms(out))
+    }
+
+    /// `self − d·⌊self / d⌋`, simplified where the division is exact.
+    #[must_use]
+    pub fn modulo(&self, d: &DimExpr) -> DimExpr {
+        if let (Some(a), Some(b)) = (self.as_const(), d.as_const())
+            && b > 0
+        {
+            return DimExpr::from(a.rem_euclid(b));
+        }
+        if self.exact_div(d).is_some() {
+            return DimExpr::from(0);
+        }
+        Self::atom(Atom::Mod(Box::new(self.clone()), Box::new(d.clone())))
+    }
+
+    /// The smaller of the two.
+    #[must_use]
+    pub fn min(&self, o: &DimExpr) -> DimExpr {
+        self.choose(o, i64::min, Atom::Min)
+    }
+
+    /// The larger of the two.
+    #[must_use]
+    pub fn max(&self, o: &DimExpr) -> DimExpr {
+        self.choose(o, i64::max, Atom::Max)
+    }
+
+    fn choose(
+        &self,
+        o: &DimExpr,
+        pick: fn(i64, i64) -> i64,
+        atom: fn(Box<DimExpr>, Box<DimExpr>) -> Atom,
+    ) -> DimExpr {
+        if let (Some(a), Some(b)) = (self.as_const(), o.as_const()) {
+            return DimExpr::from(pick(a, b));
+        }
+        if let Some(diff) = (self.clone() - o.clone()).as_const() {
+            return if pick(diff, 0) == diff { self.clone() } else { o.clone() };
+        }
+        let (a, b) = if self <= o { (self, o) } else { (o, self) };
+        Self::atom(atom(Box::new(a.clone()), Box::new(b.clone())))
+    }
+
+    /// The value under `bind`; `None` for an unbound symbol, a division by zero or an overflow.
+    pub fn eval(&self, bind: &dyn Fn(&str) -> Option<i64>) -> Option<i64> {
+        let mut sum = 0i64;
+        for (m, c) in &self.terms {
+            let mut p = *c;
+            for a in m {
+                p = p.checked_mul(a.eval(bind)?)?;
+            }
+            sum = sum.checked_add(p)?;
+        }
+        Some(sum)
+    }
+
+    /// Replaces symbols by expressions.
+    #[must_use]
+    pub fn subst(&self, f: &dyn Fn(&str) -> Option<DimExpr>) -> DimExpr {
+        let mut sum = DimExpr::default();
+        for (m, c) in &self.terms {
+            let mut p = DimExpr::from(*c);
+            for a in m {
+                p = p * a.subst(f);
+            }
+            sum = sum + p;
+        }
+        sum
+    }
+
+    /// Lower and upper bound when each symbol `s` lies in `range(s)`; saturating.
+    pub fn bounds(&self, range: &dyn Fn(&str) -> (i64, i64)) -> (i64, i64) {
+        let (mut lo, mut hi) = (0i64, 0i64);
+        for (m, c) in &self.terms {
+            let mut r = (*c, *c);
+            for a in m {
+                r = mul_range(r, a.bounds(range));
+            }
+            lo = lo.saturating_add(r.0);
+            hi = hi.saturating_add(r.1);
+        }
+        (lo, hi)
+    }
+
+    /// Calls `f` with the name of every symbol that occurs.
+    pub fn visit_syms(&self, f: &mut dyn FnMut(&str)) {
+        for a in self.terms.iter().flat_map(|(m, _)| m) {
+            match a {
+                Atom::Sym(s) => f(s),
+                Atom::FloorDiv(x, y) | Atom::Mod(x, y) | Atom::Min(x, y) | Atom::Max(x, y) => {
+                    x.visit_syms(f);
+                    y.visit_syms(f);
+                }
+            }
+        }
+    }
+
+    /// The product of `dims`; 1 when there are none.
+    pub fn product<'a>(dims: impl IntoIterator<Item = &'a DimExpr>) -> DimExpr {
+        dims.into_iter()
+            .fold(DimExpr::from(1), |p, d| p * d.clone())
+    }
+}
+
+fn mul_range(a: (i64, i64), b: (i64, i64)) -> (i64, i64) {
+    let p = [
+        a.0.saturating_mul(b.0),
+        a.0.saturating_mul(b.1),
+        a.1.saturating_mul(b.0),
+        a.1.saturating_mul(b.1),
+    ];
+    // INVARIANT: the array is not empty.
+    (*p.iter().min().unwrap_or(&0), *p.iter().max().unwrap_or(&0))
+}
+
+fn floor_div_i64(a: i64, b: i64) -> Option<i64> {
+    let q = a.checked_div(b)?;
+    Some(q - i64::from(a % b != 0 && (a < 0) != (b < 0)))
+}
+
+impl Atom {
+    fn eval(&self, bind: &dyn Fn(&str) -> Option<i64>) -> Option<i64> {
+        match self {
+            Atom::Sym(s) => bind(s),
+            Atom::FloorDiv(a, b) => floor_div_i64(a.eval(bind)?, b.eval(bind)?),
+            Atom::Mod(a, b) => {
+                let (a, b) = (a.eval(bind)?, b.eval(bind)?);
+                a.checked_sub(b.checked_mul(floor_div_i64(a, b)?)?)
+            }
+            Atom::Min(a, b) => Some(a.eval(bind)?.min(b.eval(bind)?)),
+            Atom::Max(a, b) => Some(a.eval(bind)?.max(b.eval(bind)?)),
+        }
+    }
+
+    fn subst(&self, f: &dyn Fn(&str) -> Option<DimExpr>) -> DimExpr {
+        match self {
+            Atom::Sym(s) => f(s).unwrap_or_else(|| DimExpr::sym(s.clone())),
+            Atom::FloorDiv(a, b) => a.subst(f).floor_div(&b.subst(f)),
+            Atom::Mod(a, b) => a.subst(f).modulo(&b.subst(f)),
+            Atom::Min(a, b) => a.subst(f).min(&b.subst(f)),
+            Atom::Max(a, b) => a.subst(f).max(&b.subst(f)),
+        }
+    }
+
+    fn bounds(&self, range: &dyn Fn(&str) -> (i64, i64)) -> (i64, i64) {
+        match self {
+            Atom::Sym(s) => range(s),
+            Atom::Min(a, b) => {
+                let (a, b) = (a.bounds(range), b.bounds(range));
+                (a.0.min(b.0), a.1.min(b.1))
+            }
+            Atom::Max(a, b) => {
+                let (a, b) = (a.bounds(range), b.bounds(range));
+                (a.0.max(b.0), a.1.max(b.1))
+            }
+            Atom::FloorDiv(a, b) => {
+                let (a, b) = (a.bounds(range), b.bounds(range));
+                if b.0 <= 0 || a.0 < 0 {
+                    return (i64::MIN, i64::MAX);
+                }
+                (a.0 / b.1, a.1 / b.0)
+            }
+            Atom::Mod(a, b) => {
+                let (a, b) = (a.bounds(range), b.bounds(range));
+                if b.0 <= 0 || a.0 < 0 {
+                    return (i64::MIN, i64::MAX);
+                }
+                (0, (b.1 - 1).min(a.1))
+            }
+        }
+    }
+}
+
+impl From<i64> for DimExpr {
+    fn from(v: i64) -> Self {
+        DimExpr::from_terms([(Vec::new(), v)])
+    }
+}
+
+impl Add for DimExpr {
+    type Output = DimExpr;
+    fn add(self, o: DimExpr) -> DimExpr {
+        DimExpr::from_terms(self.terms.into_iter().chain(o.terms))
+    }
+}
+
+impl Sub for DimExpr {
+    type Output = DimExpr;
+    fn sub(self, o: DimExpr) -> DimExpr {
+        let neg = o.terms.into_iter().map(|(m, c)| (m, c.saturating_neg()));
+        DimExpr::from_terms(self.terms.into_iter().chain(neg))
+    }
+}
+
+impl Mul for DimExpr {
+    type Output = DimExpr;
+    fn mul(self, o: DimExpr) -> DimExpr {
+        let mut out = Vec::new();
+        for (ma, ca) in &self.terms {
+            for (mb, cb) in &o.terms {
+                let mono = ma.iter().chain(mb).cloned().collect();
+                out.push((mono, ca.saturating_mul(*cb)));
+            }
+        }
+        DimExpr::from_terms(out)
+    }
+}
+
+impl Add for &DimExpr {
+    type Output = DimExpr;
+    fn add(self, o: &DimExpr) -> DimExpr {
+        self.clone() + o.clone()
+    }
+}
+
+impl Sub for &DimExpr {
+    type Output = DimExpr;
+    fn sub(self, o: &DimExpr) -> DimExpr {
+        self.clone() - o.clone()
+    }
+}
+
+impl Mul for &DimExpr {
+    type Output = DimExpr;
+    fn mul(self, o: &DimExpr) -> DimExpr {
+        self.clone() * o.clone()
+    }
+}
+
+impl fmt::Display for DimExpr {
+    /// Variable terms first, the constant last: `2*b*s + 3`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (consts, vars): (Vec<_>, Vec<_>) = self.terms.iter().partition(|(m, _)| m.is_empty());
+        let mut first = true;
+        for (m, c) in vars.into_iter().chain(consts) {
+            let sign = match (first, *c < 0) {
+                (true, false) => "",
+                (true, true) => "-",
+                (false, false) => " + ",
+                (false, true) => " - ",
+            };
+            f.write_str(sign)?;
+            first = false;
+            let abs = c.unsigned_abs();
+            if m.is_empty() {
+                write!(f, "{abs}")?;
+                continue;
+            }
+            if abs != 1 {
+                write!(f, "{abs}*")?;
+            }
+            for (i, a) in m.iter().enumerate() {
+                if i > 0 {
+                    f.write_str("*")?;
+                }
+                // A quotient or remainder is a factor of its own only inside parentheses.
+                let wrap = (m.len() > 1 || abs != 1) && matches!(a, Atom::FloorDiv(..) | Atom::Mod(..));
+                if wrap {
+                    write!(f, "({a})")?;
+                } else {
+                    write!(f, "{a}")?;
+                }
+            }
+        }
+        if first {
+            f.write_str("0")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Atom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wrap = |e: &DimExpr| match e.terms.as_slice() {
+            [] => e.to_string(),
+            [(m, c)] if (m.is_empty() && *c >= 0) || e.as_sym().is_some() => e.to_string(),
+            _ => format!("({e})"),
+        };
+        match self {
+            Atom::Sym(s) => f.write_str(s),
+            Atom::FloorDiv(a, b) => write!(f, "{}//{}", wrap(a), wrap(b)),
+            Atom::Mod(a, b) => write!(f, "{} % {}", wrap(a), wrap(b)),
+            Atom::Min(a, b) => write!(f, "min({a}, {b})"),
+            Atom::Max(a, b) => write!(f, "max({a}, {b})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s(n: &str) -> DimExpr {
+        DimExpr::sym(n)
+    }
+
+    #[test]
+    fn polynomials_are_canonical() {
+        let a = (s("b") + DimExpr::from(2)) * (s("s") - DimExpr::from(1));
+        assert_eq!(a.to_string(), "-b + b*s + 2*s - 2");
+        assert_eq!(a.clone() - a, DimExpr::from(0));
+    }
+
+    #[test]
+    fn exact_divisions_vanish() {
+        let bs = s("b") * s("s") * DimExpr::from(12);
+        assert_eq!(bs.floor_div(&(s("s") * DimExpr::from(4))).to_string(), "3*b");
+        assert_eq!(bs.modulo(&s("b")), DimExpr::from(0));
+        assert_eq!(DimExpr::from(-7).floor_div(&DimExpr::from(2)), DimExpr::from(-4));
+        assert_eq!(DimExpr::from(7).floor_div(&DimExpr::from(-2)), DimExpr::from(-4));
+    }
+
+    #[test]
+    fn evaluates_and_reports_what_it_cannot() {
+        let e = (s("s") + DimExpr::from(3)).floor_div(&DimExpr::from(4));
+        let at = |v: i64| move |n: &str| (n == "s").then_some(v);
+        assert_eq!(e.eval(&at(9)), Some(3));
+        assert_eq!(e.eval(&|_| None), None);
+        assert_eq!(s("s").floor_div(&DimExpr::from(0)).eval(&at(1)), None);
+        assert_eq!((s("s") * s("s")).eval(&at(i64::MAX)), None);
+    }
+
+    #[test]
+    fn min_max_of_comparable_expressions_fold() {
+        assert_eq!(s("s").max(&(s("s") - DimExpr::from(1))), s("s"));
+        assert_eq!(s("s").min(&(s("s") - DimExpr::from(1))).to_string(), "s - 1");
+        assert_eq!(s("t").min(&s("s")).to_string(), "min(s, t)");
+    }
+
+    #[test]
+    fn bounds_contain_the_value() {
+        let e = (s("s") + DimExpr::from(3)).floor_div(&DimExpr::from(4)) * s("b");
+        let range = |n: &str| if n == "s" { (1, 100) } else { (2, 8) };
+        assert_eq!(e.bounds(&range), (2, 200));
+    }
+}
