@@ -160,7 +160,11 @@ impl DimExpr {
             return DimExpr::from(pick(a, b));
         }
         if let Some(diff) = (self.clone() - o.clone()).as_const() {
-            return if pick(diff, 0) == diff { self.clone() } else { o.clone() };
+            return if pick(diff, 0) == diff {
+                self.clone()
+            } else {
+                o.clone()
+            };
         }
         let (a, b) = if self <= o { (self, o) } else { (o, self) };
         Self::atom(atom(Box::new(a.clone()), Box::new(b.clone())))
@@ -379,7 +383,8 @@ impl fmt::Display for DimExpr {
                     f.write_str("*")?;
                 }
                 // A quotient or remainder is a factor of its own only inside parentheses.
-                let wrap = (m.len() > 1 || abs != 1) && matches!(a, Atom::FloorDiv(..) | Atom::Mod(..));
+                let wrap =
+                    (m.len() > 1 || abs != 1) && matches!(a, Atom::FloorDiv(..) | Atom::Mod(..));
                 if wrap {
                     write!(f, "({a})")?;
                 } else {
@@ -429,10 +434,19 @@ mod tests {
     #[test]
     fn exact_divisions_vanish() {
         let bs = s("b") * s("s") * DimExpr::from(12);
-        assert_eq!(bs.floor_div(&(s("s") * DimExpr::from(4))).to_string(), "3*b");
+        assert_eq!(
+            bs.floor_div(&(s("s") * DimExpr::from(4))).to_string(),
+            "3*b"
+        );
         assert_eq!(bs.modulo(&s("b")), DimExpr::from(0));
-        assert_eq!(DimExpr::from(-7).floor_div(&DimExpr::from(2)), DimExpr::from(-4));
-        assert_eq!(DimExpr::from(7).floor_div(&DimExpr::from(-2)), DimExpr::from(-4));
+        assert_eq!(
+            DimExpr::from(-7).floor_div(&DimExpr::from(2)),
+            DimExpr::from(-4)
+        );
+        assert_eq!(
+            DimExpr::from(7).floor_div(&DimExpr::from(-2)),
+            DimExpr::from(-4)
+        );
     }
 
     #[test]
@@ -448,7 +462,10 @@ mod tests {
     #[test]
     fn min_max_of_comparable_expressions_fold() {
         assert_eq!(s("s").max(&(s("s") - DimExpr::from(1))), s("s"));
-        assert_eq!(s("s").min(&(s("s") - DimExpr::from(1))).to_string(), "s - 1");
+        assert_eq!(
+            s("s").min(&(s("s") - DimExpr::from(1))).to_string(),
+            "s - 1"
+        );
         assert_eq!(s("t").min(&s("s")).to_string(), "min(s, t)");
     }
 
