@@ -140,13 +140,13 @@ impl DimExpr {
 
     /// The smaller of the two.
     #[must_use]
-    pub fn min(&self, o: &DimExpr) -> DimExpr {
+    pub fn min_with(&self, o: &DimExpr) -> DimExpr {
         self.choose(o, i64::min, Atom::Min)
     }
 
     /// The larger of the two.
     #[must_use]
-    pub fn max(&self, o: &DimExpr) -> DimExpr {
+    pub fn max_with(&self, o: &DimExpr) -> DimExpr {
         self.choose(o, i64::max, Atom::Max)
     }
 
@@ -266,8 +266,8 @@ impl Atom {
             Atom::Sym(s) => f(s).unwrap_or_else(|| DimExpr::sym(s.clone())),
             Atom::FloorDiv(a, b) => a.subst(f).floor_div(&b.subst(f)),
             Atom::Mod(a, b) => a.subst(f).modulo(&b.subst(f)),
-            Atom::Min(a, b) => a.subst(f).min(&b.subst(f)),
-            Atom::Max(a, b) => a.subst(f).max(&b.subst(f)),
+            Atom::Min(a, b) => a.subst(f).min_with(&b.subst(f)),
+            Atom::Max(a, b) => a.subst(f).max_with(&b.subst(f)),
         }
     }
 
@@ -461,12 +461,12 @@ mod tests {
 
     #[test]
     fn min_max_of_comparable_expressions_fold() {
-        assert_eq!(s("s").max(&(s("s") - DimExpr::from(1))), s("s"));
+        assert_eq!(s("s").max_with(&(s("s") - DimExpr::from(1))), s("s"));
         assert_eq!(
-            s("s").min(&(s("s") - DimExpr::from(1))).to_string(),
+            s("s").min_with(&(s("s") - DimExpr::from(1))).to_string(),
             "s - 1"
         );
-        assert_eq!(s("t").min(&s("s")).to_string(), "min(s, t)");
+        assert_eq!(s("t").min_with(&s("s")).to_string(), "min(s, t)");
     }
 
     #[test]
