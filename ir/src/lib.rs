@@ -5,6 +5,7 @@ pub mod diag;
 pub mod dim;
 pub mod expr;
 pub mod format;
+pub mod graph;
 
 pub use diag::Diagnostic;
 pub use dim::DimExpr;

@@ -1,0 +1,237 @@
+//! Types of graph values: element format and symbolic shape.
+//!
+//! A quantized type carries the whole scheme: how codes are stored, how many neighbours share a
+//! scale, how the scale and the zero point are stored, and whether the scale is known before
+//! the run. The numbers themselves (codes, scales, zero points) belong to the value.
+//!
+//! ```text
+//! f32[batch, seq, 256]
+//! q<e4m3, [1, *], scale=f32>[128, 784]                  per output channel
+//! q<i8, [1, 1, *], scale=f32, dynamic, narrow>[b, s, 784]  per token, computed at run time
+//! q<u4, [1, 128], scale=f16, zero=u4>[128, 784]         groups of 128 along the last axis
+//! ```
+
+use crate::format::{BlockShape, DType};
+use crate::{DimExpr, diag};
+use std::fmt;
+
+/// How a scale is stored: a float, or quantized itself under a further scale.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ScaleType {
+    /// Stored as this format.
+    Plain(DType),
+    /// Stored in the first format, multiplied by one scale of the second for the whole tensor
+    /// (`scale=e4m3/f32`, NVFP4's two levels).
+    TwoLevel(DType, DType),
+}
+
+/// The scheme of a quantized tensor: `real = (code − zero) · scale`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct QuantType {
+    /// Format of the codes.
+    pub storage: DType,
+    /// Elements that share one scale; one entry per dimension.
+    pub block: BlockShape,
+    /// Format of the scales.
+    pub scale: ScaleType,
+    /// Format of the zero points; `None` for a symmetric scheme.
+    pub zero: Option<DType>,
+    /// Whether scales are computed from the data at run time.
+    pub dynamic: bool,
+    /// Whether a signed integer avoids its lowest code (`[-127, 127]` instead of `[-128, 127]`).
+    pub narrow: bool,
+}
+
+impl QuantType {
+    /// A symmetric static scheme with f32 scales and the full range.
+    pub fn symmetric(storage: DType, block: BlockShape) -> Self {
+        QuantType {
+            storage,
+            block,
+            scale: ScaleType::Plain(DType::F32),
+            zero: None,
+            dynamic: false,
+            narrow: false,
+        }
+    }
+}
+
+/// What one element is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Elem {
+    /// A number in a storage format.
+    Plain(DType),
+    /// A code under a quantization scheme.
+    Quant(QuantType),
+}
+
+impl Elem {
+    /// The format, if the element is not quantized.
+    pub fn plain(&self) -> Option<DType> {
+        match self {
+            Elem::Plain(d) => Some(*d),
+            Elem::Quant(_) => None,
+        }
+    }
+
+    /// The scheme, if the element is quantized.
+    pub fn quant(&self) -> Option<&QuantType> {
+        match self {
+            Elem::Plain(_) => None,
+            Elem::Quant(q) => Some(q),
+        }
+    }
+
+    /// The format of the stored codes.
+    pub fn storage(&self) -> DType {
+        match self {
+            Elem::Plain(d) => *d,
+            Elem::Quant(q) => q.storage,
+        }
+    }
+
+    /// The format that an expression reads: a quantized operand reads as its real value.
+    pub fn read_as(&self) -> DType {
+        match self {
+            Elem::Plain(d) => *d,
+            Elem::Quant(_) => DType::F32,
+        }
+    }
+}
+
+/// The type of a graph value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TensorType {
+    /// What one element is.
+    pub elem: Elem,
+    /// Extents, outermost first; row-major. Empty for a scalar.
+    pub shape: Vec<DimExpr>,
+}
+
+impl TensorType {
+    /// A tensor of a plain format.
+    pub fn new(dtype: DType, shape: impl IntoIterator<Item = DimExpr>) -> Self {
+        TensorType {
+            elem: Elem::Plain(dtype),
+            shape: shape.into_iter().collect(),
+        }
+    }
+
+    /// A tensor of a plain format with known extents.
+    pub fn fixed(dtype: DType, dims: &[u64]) -> Self {
+        Self::new(dtype, dims.iter().map(|d| DimExpr::from(*d as i64)))
+    }
+
+    /// A quantized tensor.
+    pub fn quant(q: QuantType, shape: impl IntoIterator<Item = DimExpr>) -> Self {
+        TensorType {
+            elem: Elem::Quant(q),
+            shape: shape.into_iter().collect(),
+        }
+    }
+
+    /// Number of dimensions.
+    pub fn rank(&self) -> usize {
+        self.shape.len()
+    }
+
+    /// The plain format, or a diagnostic saying that `what` may not be quantized.
+    pub fn plain(&self, what: &str) -> diag::Result<DType> {
+        self.elem.plain().ok_or_else(|| {
+            diag::Diagnostic::error(
+                201,
+                diag::Class::Internal,
+                format!("{what} must not be quantized, but has the type {self}"),
+            )
+        })
+    }
+
+    /// The same shape with another plain format.
+    #[must_use]
+    pub fn with_dtype(&self, d: DType) -> Self {
+        TensorType {
+            elem: Elem::Plain(d),
+            shape: self.shape.clone(),
+        }
+    }
+
+    /// Number of elements.
+    pub fn numel(&self) -> DimExpr {
+        DimExpr::product(&self.shape)
+    }
+
+    /// The extents if all are known.
+    pub fn fixed_dims(&self) -> Option<Vec<u64>> {
+        self.shape
+            .iter()
+            .map(|d| d.as_const().and_then(|c| u64::try_from(c).ok()))
+            .collect()
+    }
+
+    /// The shape of the scales of a quantized type: `⌈dim / block⌉` per dimension.
+    ///
+    /// A tensor-wide scale is a scalar (`[]`); every other block keeps the rank.
+    pub fn scale_shape(&self) -> Option<Vec<DimExpr>> {
+        use crate::format::Block;
+        let q = self.elem.quant()?;
+        if q.block.is_tensor() {
+            return Some(Vec::new());
+        }
+        Some(
+            self.shape
+                .iter()
+                .zip(&q.block.0)
+                .map(|(d, b)| match b {
+                    Block::All => DimExpr::from(1),
+                    Block::Fixed(1) => d.clone(),
+                    Block::Fixed(n) => {
+                        let n = DimExpr::from(*n as i64);
+                        (d + &(&n - &DimExpr::from(1))).floor_div(&n)
+                    }
+                })
+                .collect(),
+        )
+    }
+}
+
+impl fmt::Display for ScaleType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ScaleType::Plain(d) => write!(f, "{d}"),
+            ScaleType::TwoLevel(a, b) => write!(f, "{a}/{b}"),
+        }
+    }
+}
+
+impl fmt::Display for Elem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let q = match self {
+            Elem::Plain(d) => return write!(f, "{d}"),
+            Elem::Quant(q) => q,
+        };
+        write!(f, "q<{}, {}, scale={}", q.storage, q.block, q.scale)?;
+        if let Some(z) = q.zero {
+            write!(f, ", zero={z}")?;
+        }
+        if q.dynamic {
+            f.write_str(", dynamic")?;
+        }
+        if q.narrow {
+            f.write_str(", narrow")?;
+        }
+        f.write_str(">")
+    }
+}
+
+impl fmt::Display for TensorType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[", self.elem)?;
+        for (i, d) in self.shape.iter().enumerate() {
+            if i > 0 {
+                f.write_str(", ")?;
+            }
+            write!(f, "{d}")?;
+        }
+        f.write_str("]")
+    }
+}

@@ -1,0 +1,551 @@
+//! The verifier: everything that must hold of a module, checked and reported together.
+//!
+//! | | invariant |
+//! |---|---|
+//! | G01 | an operand is defined before it is used, and every id exists |
+//! | G02 | value names are unique and not empty; weight names are unique |
+//! | G03 | operand count and result shapes follow the op's shape rule |
+//! | G04 | element formats follow the op's format rule |
+//! | G05 | a quantized type is one that exists: storage, block rank, scale, zero point, range |
+//! | G06 | a constant's tensors have the formats and shapes that its type says |
+//! | G07 | an expression's steps are typed, in order, and its stores match the results |
+//! | G08 | scales and zero points are given exactly where the type needs them, in its shape |
+//! | G09 | every symbol is declared with a range that is not empty |
+//! | G10 | reshape keeps the number of elements; expand broadcasts |
+//!
+//! Each diagnostic begins with the number of the invariant that is broken.
+
+use super::infer::{broadcast, infer_shapes, show};
+use super::module::{Def, Func, Module, Op, ValueId, WeightId};
+use super::op::OpKind;
+use super::types::{Elem, QuantType, ScaleType, TensorType};
+use crate::diag::{Class, Diagnostic};
+use crate::expr::{Compute, Expr, Node};
+use crate::format::{Block, DType, Kind};
+use std::collections::HashSet;
+
+/// All violations, in program order; empty for a valid module.
+pub fn verify(m: &Module) -> Vec<Diagnostic> {
+    let mut v = Verifier { m, out: Vec::new() };
+    v.weights();
+    v.symbols();
+    for f in &m.funcs {
+        v.func(f);
+    }
+    v.out
+}
+
+struct Verifier<'a> {
+    m: &'a Module,
+    out: Vec<Diagnostic>,
+}
+
+/// The number in `Q02nn` of invariant `Gnn` is `10 + nn`.
+fn violation(rule: u16, place: &str, message: impl std::fmt::Display) -> Diagnostic {
+    Diagnostic::error(
+        210 + rule,
+        Class::Internal,
+        format!("G{rule:02}: {message}"),
+    )
+    .at(place)
+}
+
+impl Verifier<'_> {
+    fn report(&mut self, rule: u16, place: &str, message: impl std::fmt::Display) {
+        self.out.push(violation(rule, place, message));
+    }
+
+    fn weights(&mut self) {
+        let mut seen = HashSet::new();
+        for w in &self.m.weights {
+            if w.name.is_empty() || !seen.insert(w.name.as_str()) {
+                self.out.push(violation(
+                    2,
+                    &w.name,
+                    format!("weight name `{}` is empty or taken", w.name),
+                ));
+            }
+        }
+    }
+
+    fn symbols(&mut self) {
+        for s in &self.m.symbols {
+            if s.min > s.max || i64::try_from(s.max).is_err() {
+                self.out.push(violation(
+                    9,
+                    &s.name,
+                    format!("range {}..{} is empty or too large", s.min, s.max),
+                ));
+            }
+        }
+    }
+
+    fn func(&mut self, f: &Func) {
+        let mut names = HashSet::new();
+        for v in &f.values {
+            if v.name.is_empty() || !names.insert(v.name.as_str()) {
+                self.report(
+                    2,
+                    &f.name,
+                    format!("value name `%{}` is empty or taken", v.name),
+                );
+            }
+            self.value_type(&v.name, &v.ty);
+        }
+        let mut defined: HashSet<ValueId> = f.params.iter().copied().collect();
+        for (id, op) in f.ops() {
+            let place = describe(f, op);
+            if op
+                .operands
+                .iter()
+                .chain(&op.results)
+                .any(|v| v.index() >= f.values.len())
+            {
+                self.report(1, &place, "an operand or result does not exist");
+                continue;
+            }
+            for o in op.operands.iter().filter(|o| !defined.contains(o)) {
+                self.report(
+                    1,
+                    &place,
+                    format!("%{} is used before it is defined", f.value(*o).name),
+                );
+            }
+            for (i, r) in op.results.iter().enumerate() {
+                if f.value(*r).def != Def::Result(id, i as u32) || !defined.insert(*r) {
+                    self.report(
+                        1,
+                        &place,
+                        format!("%{} is defined twice or elsewhere", f.value(*r).name),
+                    );
+                }
+            }
+            self.op(f, op, &place);
+        }
+        for (name, r) in &f.results {
+            if !defined.contains(r) {
+                self.report(1, &f.name, format!("result `{name}` is not defined"));
+            }
+        }
+    }
+
+    fn value_type(&mut self, name: &str, t: &TensorType) {
+        let mut unknown = Vec::new();
+        for d in &t.shape {
+            d.visit_syms(&mut |s| {
+                if !self.m.symbols.iter().any(|o| o.name == s) {
+                    unknown.push(s.to_string());
+                }
+            });
+        }
+        for s in unknown {
+            self.report(9, name, format!("symbol `{s}` is not declared"));
+        }
+        if let Elem::Quant(q) = &t.elem
+            && let Err(e) = quant_type(q, t.rank())
+        {
+            self.report(5, name, e);
+        }
+    }
+
+    fn op(&mut self, f: &Func, op: &Op, place: &str) {
+        let operands: Vec<&TensorType> = op.operands.iter().map(|v| f.ty(*v)).collect();
+        let results: Vec<&TensorType> = op.results.iter().map(|v| f.ty(*v)).collect();
+        match infer_shapes(&op.kind, &operands) {
+            Err(e) => {
+                self.report(3, place, e.message());
+                return;
+            }
+            Ok(shapes) if shapes.len() != results.len() => {
+                self.report(
+                    3,
+                    place,
+                    format!("{} results, not {}", shapes.len(), results.len()),
+                );
+                return;
+            }
+            Ok(shapes) => {
+                for (want, got) in shapes.iter().zip(&results) {
+                    if let Some(want) = want
+                        && *want != got.shape
+                    {
+                        self.report(
+                            3,
+                            place,
+                            format!(
+                                "result shape is {}, the op gives {}",
+                                show(&got.shape),
+                                show(want)
+                            ),
+                        );
+                    }
+                }
+            }
+        }
+        if let Err(e) = shape_by_type(&op.kind, &operands, &results) {
+            self.report(10, place, e);
+        }
+        match op.kind.expr() {
+            Some(e) => self.expr(e, &op.kind, &operands, &results, place),
+            None => {
+                if let Err(e) = formats(&op.kind, &operands, &results) {
+                    self.report(4, place, e);
+                }
+            }
+        }
+        self.quantization(op, &operands, &results, place);
+    }
+
+    fn quantization(
+        &mut self,
+        op: &Op,
+        operands: &[&TensorType],
+        results: &[&TensorType],
+        place: &str,
+    ) {
+        match &op.kind {
+            OpKind::Const {
+                weight,
+                scale,
+                zero,
+            } => {
+                if let Err(e) = self.constant(results[0], *weight, *scale, *zero) {
+                    self.report(6, place, e);
+                }
+            }
+            OpKind::Quantize => {
+                if let Err(e) = scale_operands(
+                    results[0],
+                    operands.get(1).copied(),
+                    operands.get(2).copied(),
+                ) {
+                    self.report(8, place, e);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn constant(
+        &self,
+        t: &TensorType,
+        w: WeightId,
+        scale: Option<WeightId>,
+        zero: Option<WeightId>,
+    ) -> Result<(), String> {
+        let tensor = |id: WeightId| {
+            let w = self
+                .m
+                .weights
+                .get(id.index())
+                .ok_or("a weight does not exist")?;
+            Ok::<_, String>(TensorType::fixed(w.dtype, &w.dims))
+        };
+        let codes = tensor(w)?;
+        if codes.elem != Elem::Plain(t.elem.storage()) || codes.shape != t.shape {
+            return Err(format!("weight is {codes}, the type says {t}"));
+        }
+        let scale = scale.map(tensor).transpose()?;
+        let zero = zero.map(tensor).transpose()?;
+        if t.elem.quant().is_none() {
+            return if scale.is_none() && zero.is_none() {
+                Ok(())
+            } else {
+                Err(format!("{t} takes no scale"))
+            };
+        }
+        scale_operands(t, scale.as_ref(), zero.as_ref())
+    }
+
+    fn expr(
+        &mut self,
+        e: &Expr,
+        kind: &OpKind,
+        operands: &[&TensorType],
+        results: &[&TensorType],
+        place: &str,
+    ) {
+        let accs = match kind {
+            OpKind::Map(_) => 0,
+            OpKind::Linear { accs, .. } => *accs,
+            _ => 1,
+        };
+        let last = e.nodes.len();
+        for (i, n) in e.nodes.iter().enumerate() {
+            if Expr::args(*n).any(|a| a.0 as usize >= i) || matches!(n, Node::Acc(a) if *a >= accs)
+            {
+                self.report(
+                    7,
+                    place,
+                    format!("step t{i} uses a later step or an accumulator that is not there"),
+                );
+                return;
+            }
+        }
+        let types = match e.types(&|k| operands.get(usize::from(k)).map(|t| t.elem.read_as())) {
+            Ok(t) => t,
+            Err(at) => {
+                self.report(
+                    7,
+                    place,
+                    format!(
+                        "step t{} has arguments of types it is not defined for",
+                        at.0
+                    ),
+                );
+                return;
+            }
+        };
+        let merged = matches!(kind, OpKind::Linear { segments, .. } if !segments.is_empty());
+        if !merged && e.stores.len() != results.len() || merged && e.stores.len() != 1 {
+            self.report(
+                7,
+                place,
+                format!("{} stores for {} results", e.stores.len(), results.len()),
+            );
+            return;
+        }
+        for (i, r) in results.iter().enumerate() {
+            let s = e.stores[if merged { 0 } else { i }];
+            if s.value.0 as usize >= last {
+                self.report(7, place, "a store names a step that does not exist");
+                continue;
+            }
+            let param = |k: Option<u8>| k.and_then(|k| operands.get(usize::from(k)).copied());
+            let fits = match &r.elem {
+                Elem::Plain(d) => (types[s.value.0 as usize] == Compute::of(*d)
+                    && s.scale.is_none())
+                .then_some(())
+                .ok_or_else(|| format!("store {i} does not fit the result {r}")),
+                Elem::Quant(_) => scale_operands(r, param(s.scale), param(s.zero)),
+            };
+            if let Err(e) = fits {
+                self.report(8, place, e);
+            }
+        }
+    }
+}
+
+/// `linear %y (at MatMul_3)`
+fn describe(f: &Func, op: &Op) -> String {
+    let result = op.results.first().filter(|r| r.index() < f.values.len());
+    let result = result.map_or("?", |r| f.value(*r).name.as_str());
+    format!("{} %{result} ({})", op.kind.name(), op.loc)
+}
+
+fn quant_type(q: &QuantType, rank: usize) -> Result<(), String> {
+    use DType::{BF16, E4M3, E5M2, F16, F32, I4, I8, U4, U8};
+    if !matches!(q.storage, I8 | U8 | I4 | U4 | E4M3 | E5M2) {
+        return Err(format!("{} is no storage for quantized values", q.storage));
+    }
+    if q.block.0.len() != rank || q.block.0.contains(&Block::Fixed(0)) {
+        return Err(format!(
+            "block {} does not fit a tensor of rank {rank}",
+            q.block
+        ));
+    }
+    let scales = match q.scale {
+        ScaleType::Plain(d) => [d, F32],
+        ScaleType::TwoLevel(a, b) => [b, if a == E4M3 { F32 } else { a }],
+    };
+    if !scales.iter().all(|d| matches!(d, F32 | F16 | BF16)) {
+        return Err(format!("scale={} is not one that exists", q.scale));
+    }
+    if q.narrow && q.storage.kind() != Kind::Signed {
+        return Err(format!("{} has no narrow range", q.storage));
+    }
+    match q.zero {
+        Some(z) if z != q.storage && !z.is_float() => {
+            Err(format!("zero={z} does not fit {}", q.storage))
+        }
+        Some(_) if q.storage.is_float() => Err("a float storage has no zero point".into()),
+        _ => Ok(()),
+    }
+}
+
+/// Checks the scale and zero point that accompany a value of a quantized type.
+fn scale_operands(
+    t: &TensorType,
+    scale: Option<&TensorType>,
+    zero: Option<&TensorType>,
+) -> Result<(), String> {
+    let Some(q) = t.elem.quant() else {
+        return Err(format!("{t} is not quantized"));
+    };
+    if q.dynamic {
+        return match (scale, zero) {
+            (None, None) => Ok(()),
+            _ => Err(format!("{t} is dynamic and takes no scale")),
+        };
+    }
+    let shape = t.scale_shape().unwrap_or_default();
+    let dtype = match q.scale {
+        ScaleType::Plain(d) => d,
+        ScaleType::TwoLevel(d, _) => d,
+    };
+    let want = TensorType::new(dtype, shape.clone());
+    match scale {
+        None => return Err(format!("{t} needs a scale {want}")),
+        Some(s) if *s != want => return Err(format!("the scale is {s}, {t} needs {want}")),
+        Some(_) => {}
+    }
+    match (q.zero, zero) {
+        (None, None) => Ok(()),
+        (Some(z), Some(got)) if *got == TensorType::new(z, shape.clone()) => Ok(()),
+        (Some(z), got) => Err(format!(
+            "{t} needs a zero point {}, not {}",
+            TensorType::new(z, shape),
+            got.map_or("none".to_string(), ToString::to_string)
+        )),
+        (None, Some(_)) => Err(format!("{t} is symmetric and takes no zero point")),
+    }
+}
+
+/// Shapes that the result type carries itself.
+fn shape_by_type(
+    kind: &OpKind,
+    operands: &[&TensorType],
+    results: &[&TensorType],
+) -> Result<(), String> {
+    let r = results[0];
+    match kind {
+        OpKind::Reshape => {
+            let (a, b) = (operands[0].numel(), r.numel());
+            match (&a - &b).as_const() {
+                Some(0) | None => Ok(()),
+                Some(_) => Err(format!("{} has {a} elements, {r} has {b}", operands[0])),
+            }
+        }
+        OpKind::Expand => match broadcast(&operands[0].shape, &r.shape) {
+            Ok(s) if s == r.shape => Ok(()),
+            _ => Err(format!("{} does not broadcast to {r}", operands[0])),
+        },
+        OpKind::Iota { axis } if *axis >= r.rank() => {
+            Err(format!("axis {axis} does not exist in {r}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Format rules of ops without an expression.
+fn formats(kind: &OpKind, o: &[&TensorType], r: &[&TensorType]) -> Result<(), String> {
+    let mismatch = |what: &str| {
+        Err(format!(
+            "{what}: operands {} and result {}",
+            list(o),
+            list(r)
+        ))
+    };
+    let plain = |t: &TensorType| t.elem.plain();
+    let float = |t: &TensorType| plain(t).is_some_and(DType::is_float);
+    match kind {
+        OpKind::Const { .. } => Ok(()),
+        OpKind::Dim { .. } if plain(r[0]) != Some(DType::I64) => mismatch("a size is i64"),
+        OpKind::Iota { .. } if !plain(r[0]).is_some_and(DType::is_int) => {
+            mismatch("an index is an integer")
+        }
+        OpKind::Splat { .. } if plain(r[0]).is_none() => mismatch("a splat is not quantized"),
+        OpKind::Unary(f) => match plain(o[0]) {
+            Some(d) if f.result(Compute::of(d)).is_some() && plain(r[0]) == Some(d) => Ok(()),
+            _ => mismatch("not defined for these formats"),
+        },
+        OpKind::Binary(f) => {
+            let same = plain(o[0]).is_some() && o[0].elem == o[1].elem;
+            let want = plain(o[0]).and_then(|d| match f.result(Compute::of(d))? {
+                Compute::Bool => Some(DType::Bool),
+                _ => Some(d),
+            });
+            if same && want.is_some() && plain(r[0]) == want {
+                Ok(())
+            } else {
+                mismatch("not defined for these formats")
+            }
+        }
+        OpKind::Select => {
+            let ok = plain(o[0]) == Some(DType::Bool)
+                && o[1].elem == o[2].elem
+                && r[0].elem == o[1].elem
+                && plain(r[0]).is_some();
+            if ok {
+                Ok(())
+            } else {
+                mismatch("select needs bool and two values of one format")
+            }
+        }
+        OpKind::Cast if plain(o[0]).is_none() || plain(r[0]).is_none() => {
+            mismatch("cast works on plain formats")
+        }
+        OpKind::Quantize if !float(o[0]) || r[0].elem.quant().is_none() => {
+            mismatch("quantize needs a float and gives a quantized value")
+        }
+        OpKind::Dequantize if o[0].elem.quant().is_none() || !float(r[0]) => {
+            mismatch("dequantize needs a quantized value and gives a float")
+        }
+        OpKind::Reshape
+        | OpKind::Transpose { .. }
+        | OpKind::Expand
+        | OpKind::Slice { .. }
+        | OpKind::Pad { .. }
+        | OpKind::Concat { .. }
+        | OpKind::Reduce { .. }
+        | OpKind::CumSum { .. }
+        | OpKind::Pool { .. } => {
+            let ok = plain(r[0]).is_some() && o.iter().all(|t| t.elem == r[0].elem);
+            if ok {
+                Ok(())
+            } else {
+                mismatch("needs one plain format throughout")
+            }
+        }
+        OpKind::Gather { .. } => {
+            let ok = o[0].elem == r[0].elem
+                && plain(r[0]).is_some()
+                && plain(o[1]).is_some_and(DType::is_int);
+            if ok {
+                Ok(())
+            } else {
+                mismatch("gather needs integer indices and one plain format")
+            }
+        }
+        OpKind::Softmax { .. } if !float(o[0]) || !float(r[0]) => mismatch("softmax needs floats"),
+        OpKind::MatMul => {
+            let ok = plain(r[0]).is_some() && o.iter().all(|t| t.elem == r[0].elem);
+            if ok {
+                Ok(())
+            } else {
+                mismatch("matmul needs one plain format")
+            }
+        }
+        OpKind::Linear { .. } | OpKind::Conv { .. } => {
+            let rest = o[2..].iter().all(|t| float(t));
+            if rest && r.iter().all(|t| float(t)) {
+                Ok(())
+            } else {
+                mismatch("bias and result are floats")
+            }
+        }
+        OpKind::LayerNorm { .. } | OpKind::RmsNorm { .. } | OpKind::Rotary(_) => {
+            if o.iter().chain(r).all(|t| float(t)) {
+                Ok(())
+            } else {
+                mismatch("needs floats")
+            }
+        }
+        OpKind::Attention { .. } => {
+            let mask = o
+                .get(3)
+                .is_none_or(|t| float(t) || plain(t) == Some(DType::Bool));
+            if o[..3].iter().chain(r).all(|t| float(t)) && mask {
+                Ok(())
+            } else {
+                mismatch("needs floats and a float or bool mask")
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+fn list(t: &[&TensorType]) -> String {
+    let parts: Vec<String> = t.iter().map(ToString::to_string).collect();
+    parts.join(", ")
+}
