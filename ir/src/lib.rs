@@ -3,10 +3,13 @@
 
 pub mod diag;
 pub mod dim;
+pub mod exec;
 pub mod expr;
 pub mod format;
 pub mod graph;
+pub mod tensor;
 
 pub use diag::Diagnostic;
 pub use dim::DimExpr;
 pub use format::DType;
+pub use tensor::{Bundle, Tensor};
