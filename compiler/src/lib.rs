@@ -1,1 +1,4 @@
 //! The qcc quantization compiler: ONNX in, quantized plan out.
+#![warn(missing_docs)]
+
+pub mod onnx;

@@ -1,0 +1,29 @@
+//! ONNX: from an untrusted file to a module.
+//!
+//! A model passes through these files in this order:
+//!
+//! | file | does |
+//! |---|---|
+//! | `wire` | scans the bytes: may they be decoded at all? |
+//! | `proto` | the messages, decoded without copying tensor data |
+//! | `model` | opens a file and checks every tensor in it |
+//! | `external` | tensor data in other files, by safe paths only |
+//! | `tensor`, `elem` | constants and their 28 element types |
+//!
+//! Nothing here trusts a number, a name or a path of the file. Every error is a
+//! [`Diagnostic`](qcc_ir::diag::Diagnostic) with a code of the Q01xx range (see `error`).
+
+mod elem;
+mod error;
+mod external;
+mod map;
+mod model;
+mod proto;
+mod sites;
+mod tensor;
+mod wire;
+
+pub use elem::ElemType;
+pub use external::{ExternalData, SharedBytes};
+pub use model::Model;
+pub use tensor::Tensor;
