@@ -5,8 +5,24 @@
 //! folding, CPU kernels and emitted PTX are all tested against them, code by code.
 
 mod block;
+mod error;
+mod float;
+mod quantize;
+mod slice;
+mod tensor;
 
 pub use block::{Block, BlockShape};
+pub use error::FormatError;
+pub use float::{
+    Overflow, decode_bf16, decode_e4m3, decode_e5m2, decode_f16, encode_bf16, encode_e4m3,
+    encode_e5m2, encode_f16, round_to_odd,
+};
+pub use quantize::{IntRange, QuantFormat, Range, scale_asymmetric, scale_symmetric};
+pub use slice::{
+    Real, decode_slice, decode_slice_i64, encode_slice, encode_slice_i64, encode_slice_with,
+    round_slice,
+};
+pub use tensor::{QuantParams, absmax_nd, dequantize_nd, minmax_nd, quantize_nd};
 
 use std::fmt;
 use std::str::FromStr;

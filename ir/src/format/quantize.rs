@@ -1,0 +1,263 @@
+//! Quantization of one number, and the scale and zero point of a range.
+//!
+//! ```text
+//! quantize(x)      = saturate(round(x / scale) + zero)      all in f32, true division
+//! dequantize(code) = (code - zero) * scale                  in f32, the difference is exact
+//! ```
+//!
+//! This is ONNX `QuantizeLinear` and `DequantizeLinear` with an `f32` scale. Integer storages
+//! round half to even and saturate to their [`IntRange`]. For e4m3 and e5m2, `round` and
+//! `saturate` are those of the format ([`super::Overflow::Saturate`]) and the zero point is 0.
+//! A NaN input gives code 0 in an integer storage and NaN in a float one. A scale that is stored
+//! in f16 or bf16 is decoded first; it is that rounded value that divides.
+
+use super::float::{decode_e4m3, decode_e5m2, encode_e4m3, encode_e5m2};
+use super::{DType, FormatError, Overflow};
+
+/// Which codes of an integer storage are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Range {
+    /// All of them, as ONNX defines: `[-128, 127]`, `[-8, 7]`, `[0, 255]`.
+    #[default]
+    Full,
+    /// Signed integers without the lowest code: `[-127, 127]`, `[-7, 7]`.
+    Narrow,
+}
+
+/// The least and the greatest code of an integer storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IntRange {
+    /// The least code.
+    pub min: i32,
+    /// The greatest code.
+    pub max: i32,
+}
+
+/// A storage of quantized codes with its range: one of i4, u4, i8, u8, i16, u16, i32, e4m3, e5m2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QuantFormat {
+    dtype: DType,
+    range: Range,
+    codes: Codes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Codes {
+    /// An integer of at most 16 bits.
+    Int(IntRange),
+    /// A 32-bit integer: beyond the exact integers of `f32`.
+    Int32(IntRange),
+    E4M3,
+    E5M2,
+}
+
+impl QuantFormat {
+    /// The storage `dtype` limited to `range`.
+    ///
+    /// # Errors
+    /// [`FormatError::NotQuantizable`]; [`FormatError::NoNarrowRange`] when `range` is narrow
+    /// and `dtype` is not a signed integer.
+    pub fn new(dtype: DType, range: Range) -> Result<Self, FormatError> {
+        let int = |min: i32, max: i32| match range {
+            Range::Full => IntRange { min, max },
+            Range::Narrow => IntRange { min: -max, max },
+        };
+        let codes = match dtype {
+            DType::I4 => Codes::Int(int(-8, 7)),
+            DType::U4 => Codes::Int(int(0, 15)),
+            DType::I8 => Codes::Int(int(-128, 127)),
+            DType::U8 => Codes::Int(int(0, 255)),
+            DType::I16 => Codes::Int(int(-32768, 32767)),
+            DType::U16 => Codes::Int(int(0, 65535)),
+            DType::I32 => Codes::Int32(int(i32::MIN, i32::MAX)),
+            DType::E4M3 => Codes::E4M3,
+            DType::E5M2 => Codes::E5M2,
+            _ => return Err(FormatError::NotQuantizable(dtype)),
+        };
+        if range == Range::Narrow && dtype.kind() != super::Kind::Signed {
+            return Err(FormatError::NoNarrowRange(dtype));
+        }
+        Ok(Self {
+            dtype,
+            range,
+            codes,
+        })
+    }
+
+    /// The storage with its full range.
+    ///
+    /// # Errors
+    /// [`FormatError::NotQuantizable`].
+    pub fn full(dtype: DType) -> Result<Self, FormatError> {
+        Self::new(dtype, Range::Full)
+    }
+
+    /// The storage.
+    pub fn dtype(self) -> DType {
+        self.dtype
+    }
+
+    /// The range it is limited to.
+    pub fn range(self) -> Range {
+        self.range
+    }
+
+    /// The least and greatest code of an integer storage; `None` for the floats.
+    pub fn int_range(self) -> Option<IntRange> {
+        match self.codes {
+            Codes::Int(range) | Codes::Int32(range) => Some(range),
+            Codes::E4M3 | Codes::E5M2 => None,
+        }
+    }
+
+    /// The value of the greatest finite code: 127, 7, 255, …, 448 for e4m3, 57344 for e5m2.
+    ///
+    /// It is the usual denominator of [`scale_symmetric`]. Other conventions exist and are
+    /// passed there instead, for instance 7.5 for i4 (half the width of `[-8, 7]`).
+    pub fn max(self) -> f32 {
+        match self.codes {
+            Codes::Int(range) | Codes::Int32(range) => range.max as f32,
+            Codes::E4M3 => 448.0,
+            Codes::E5M2 => 57344.0,
+        }
+    }
+
+    /// Whether `zero` may be a zero point: within the full range of an integer storage, 0 for
+    /// the floats.
+    pub fn allows_zero(self, zero: i32) -> bool {
+        match (self.codes, self.range) {
+            (Codes::Int(range), Range::Full) => (range.min..=range.max).contains(&zero),
+            (Codes::Int(range), Range::Narrow) => (range.min - 1..=range.max).contains(&zero),
+            (Codes::Int32(_), _) => true,
+            (Codes::E4M3 | Codes::E5M2, _) => zero == 0,
+        }
+    }
+
+    pub(super) fn codes(self) -> Codes {
+        self.codes
+    }
+
+    /// `saturate(round(x / scale) + zero)`: an integer code, or the bits (0 to 255) of an 8-bit
+    /// float. `zero` must satisfy [`Self::allows_zero`]; the floats ignore it.
+    pub fn quantize(self, x: f32, scale: f32, zero: i32) -> i32 {
+        match self.codes {
+            Codes::Int(range) => quantize_int(x, scale, zero, range),
+            Codes::Int32(range) => quantize_i32(x, scale, zero, range),
+            Codes::E4M3 => i32::from(quantize_e4m3(x, scale)),
+            Codes::E5M2 => i32::from(quantize_e5m2(x, scale)),
+        }
+    }
+
+    /// `(code - zero) * scale` for a code as [`Self::quantize`] gives it. Of a float's code the
+    /// low 8 bits count, and `zero` is ignored.
+    pub fn dequantize(self, code: i32, scale: f32, zero: i32) -> f32 {
+        match self.codes {
+            Codes::Int(_) | Codes::Int32(_) => dequantize_int(code, scale, zero),
+            Codes::E4M3 => decode_e4m3(code as u8) * scale,
+            Codes::E5M2 => decode_e5m2(code as u8) * scale,
+        }
+    }
+}
+
+/// For storages of at most 16 bits.
+#[inline(always)]
+pub(super) fn quantize_int(x: f32, scale: f32, zero: i32, range: IntRange) -> i32 {
+    // Past 2^18 every code and zero point saturates, so the clamp changes nothing. It makes
+    // `q + 1.5 * 2^23` exact to the unit: the sum rounds half to even and leaves the integer in
+    // its low bits. Unlike `round_ties_even` this needs no SSE4.1 to vectorise.
+    const LIMIT: f32 = 262_144.0;
+    const ANCHOR: f32 = 12_582_912.0;
+    let q = x / scale;
+    let rounded = (q.clamp(-LIMIT, LIMIT) + ANCHOR).to_bits() as i32 - ANCHOR.to_bits() as i32;
+    let code = rounded.saturating_add(zero).clamp(range.min, range.max);
+    if q.is_nan() { 0 } else { code }
+}
+
+#[inline(always)]
+pub(super) fn quantize_i32(x: f32, scale: f32, zero: i32, range: IntRange) -> i32 {
+    let sum = f64::from((x / scale).round_ties_even()) + f64::from(zero);
+    (sum as i32).clamp(range.min, range.max)
+}
+
+#[inline(always)]
+pub(super) fn quantize_e4m3(x: f32, scale: f32) -> u8 {
+    encode_e4m3(x / scale, Overflow::Saturate)
+}
+
+#[inline(always)]
+pub(super) fn quantize_e5m2(x: f32, scale: f32) -> u8 {
+    encode_e5m2(x / scale, Overflow::Saturate)
+}
+
+#[inline(always)]
+pub(super) fn dequantize_int(code: i32, scale: f32, zero: i32) -> f32 {
+    (i64::from(code) - i64::from(zero)) as f32 * scale
+}
+
+/// `absmax / denominator`, or 1 when that is 0 (an all-zero block, whose codes are then all 0).
+///
+/// The denominator is explicit because tools differ: [`QuantFormat::max`] (127, 7, 448, 57344)
+/// or for instance 7.5 for i4.
+///
+/// # Errors
+/// [`FormatError::Statistic`] when `absmax` is NaN, infinite or negative;
+/// [`FormatError::Denominator`].
+pub fn scale_symmetric(absmax: f32, denominator: f32) -> Result<f32, FormatError> {
+    if !(denominator.is_finite() && denominator > 0.0) {
+        return Err(FormatError::Denominator(denominator));
+    }
+    if !(absmax.is_finite() && absmax >= 0.0) {
+        return Err(FormatError::Statistic {
+            what: "absmax",
+            value: absmax,
+        });
+    }
+    let scale = absmax / denominator;
+    if scale.is_infinite() {
+        return Err(FormatError::Denominator(denominator));
+    }
+    Ok(if scale == 0.0 { 1.0 } else { scale })
+}
+
+/// Scale and zero point that map `[min(0, min), max(0, max)]` onto the codes of `format`:
+///
+/// ```text
+/// scale = (max - min) / (qmax - qmin)
+/// zero  = round_half_even(saturate(qmin - min / scale))
+/// ```
+///
+/// in f32, as ONNX `DynamicQuantizeLinear` defines for u8. The range always holds 0, so 0 is
+/// exact. An all-zero input has scale 1 (and by the formula zero point `qmin`).
+///
+/// # Errors
+/// [`FormatError::NotInteger`] for 8-bit floats; [`FormatError::Statistic`] when a bound is NaN
+/// or infinite, when `min > max`, or when `max - min` overflows.
+pub fn scale_asymmetric(
+    min: f32,
+    max: f32,
+    format: QuantFormat,
+) -> Result<(f32, i32), FormatError> {
+    let range = format
+        .int_range()
+        .ok_or(FormatError::NotInteger(format.dtype()))?;
+    let refuse = |what, value| Err(FormatError::Statistic { what, value });
+    if !min.is_finite() {
+        return refuse("minimum", min);
+    }
+    if !max.is_finite() {
+        return refuse("maximum", max);
+    }
+    if min > max {
+        return refuse("range", max - min);
+    }
+    let low = if min < 0.0 { min } else { 0.0 };
+    let high = if max > 0.0 { max } else { 0.0 };
+    if (high - low).is_infinite() {
+        return refuse("range", high - low);
+    }
+    let (qmin, qmax) = (range.min as f32, range.max as f32);
+    let quotient = (high - low) / (qmax - qmin);
+    let scale = if quotient == 0.0 { 1.0 } else { quotient };
+    let zero = (qmin - low / scale).clamp(qmin, qmax).round_ties_even();
+    Ok((scale, (zero as i32).clamp(range.min, range.max)))
+}

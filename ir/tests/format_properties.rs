@@ -1,0 +1,242 @@
+//! Properties of the codecs and of tensor quantization, on random input.
+
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+use qcc_ir::format::{
+    Block, BlockShape, DType, Overflow, QuantFormat, QuantParams, Range, absmax_nd, decode_slice,
+    dequantize_nd, encode_slice, encode_slice_with, minmax_nd, quantize_nd, round_slice,
+    scale_asymmetric, scale_symmetric,
+};
+
+const STORAGES: [DType; 9] = [
+    DType::I4,
+    DType::U4,
+    DType::I8,
+    DType::U8,
+    DType::I16,
+    DType::U16,
+    DType::I32,
+    DType::E4M3,
+    DType::E5M2,
+];
+
+/// Any finite f32, with every exponent equally likely.
+fn finite() -> impl Strategy<Value = f32> {
+    any::<u32>()
+        .prop_map(f32::from_bits)
+        .prop_filter("finite", |v| v.is_finite())
+}
+
+/// f64 numbers around the range of the narrow formats, biased to few mantissa bits (ties).
+fn wide() -> impl Strategy<Value = f64> {
+    let near = (-4096i64..4096, -40i32..16, -1i64..=1).prop_map(|(m, e, ulp)| {
+        let v = m as f64 / 2.0 * 2f64.powi(e);
+        f64::from_bits(v.to_bits().wrapping_add_signed(ulp))
+    });
+    prop_oneof![
+        near.prop_filter("finite", |v| v.is_finite()),
+        any::<f32>().prop_map(f64::from)
+    ]
+    .prop_filter("number", |v| v.is_finite())
+}
+
+fn rounded<T: qcc_ir::format::Real>(dtype: DType, v: T) -> T {
+    let mut v = [v];
+    round_slice(dtype, &mut v);
+    v[0]
+}
+
+/// All finite values of a narrow float, in increasing order, with their codes.
+fn values(dtype: DType) -> Vec<(f64, u32)> {
+    let codes: u32 = 1 << dtype.bits();
+    let bytes: Vec<u8> = (0..codes)
+        .flat_map(|c| c.to_le_bytes()[..dtype.bits() as usize / 8].to_vec())
+        .collect();
+    let mut out = vec![0f64; codes as usize];
+    decode_slice(dtype, &bytes, &mut out).unwrap();
+    let mut pairs: Vec<_> = out
+        .into_iter()
+        .zip(0..)
+        .filter(|(v, _)| v.is_finite())
+        .collect();
+    pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
+    pairs
+}
+
+/// Round to nearest, ties to the even code, by search among all values; infinite on overflow.
+fn nearest(values: &[(f64, u32)], v: f64) -> f64 {
+    let (top, under) = (values[values.len() - 1].0, values[values.len() - 2].0);
+    if v.abs() >= top + (top - under) / 2.0 {
+        // The last code is odd in each of these formats, so the tie goes up.
+        return f64::INFINITY.copysign(v);
+    }
+    let at = values.partition_point(|p| p.0 < v).min(values.len() - 1);
+    let (low, high) = (values[at.saturating_sub(1)], values[at]);
+    let (below, above) = (v - low.0, high.0 - v);
+    if below < above || below == above && low.1 % 2 == 0 {
+        low.0
+    } else {
+        high.0
+    }
+}
+
+proptest! {
+    #[test]
+    fn f64_rounds_to_the_nearest_value(v in wide()) {
+        for (dtype, table) in &*VALUES {
+            let dtype = *dtype;
+            let mut bytes = vec![0; dtype.bits() as usize / 8];
+            encode_slice_with(dtype, Overflow::Special, &[v], &mut bytes).unwrap();
+            let mut got = [0f64];
+            decode_slice(dtype, &bytes, &mut got).unwrap();
+            let want = nearest(table, v);
+            prop_assert_eq!(got[0], want, "{} of {}", dtype, v);
+            prop_assert_eq!(got[0].is_sign_negative(), v.is_sign_negative());
+        }
+    }
+
+    #[test]
+    fn encoding_is_monotonic_and_idempotent(a in finite(), b in finite()) {
+        let (low, high) = if a <= b { (a, b) } else { (b, a) };
+        for dtype in DType::ALL {
+            prop_assert!(rounded(dtype, low) <= rounded(dtype, high), "{dtype}");
+            let once = rounded(dtype, a);
+            if dtype.bits() < 32 {
+                prop_assert_eq!(rounded(dtype, once).to_bits(), once.to_bits(), "{}", dtype);
+            }
+        }
+    }
+
+    #[test]
+    fn slices_equal_their_elements(x in prop::collection::vec(any::<f32>(), 0..40)) {
+        for dtype in DType::ALL {
+            let mut bytes = vec![0; dtype.byte_len(x.len() as u64).unwrap() as usize];
+            encode_slice(dtype, &x, &mut bytes).unwrap();
+            let mut all = vec![0f32; x.len()];
+            decode_slice(dtype, &bytes, &mut all).unwrap();
+            for (&x, got) in x.iter().zip(all) {
+                prop_assert_eq!(rounded(dtype, x).to_bits(), got.to_bits());
+            }
+        }
+    }
+
+    #[test]
+    fn quantization_is_monotonic(
+        a in finite(), b in finite(), scale in 1e-6f32..1e6, zero in 0i32..8,
+    ) {
+        let (low, high) = if a <= b { (a, b) } else { (b, a) };
+        for dtype in STORAGES {
+            let format = QuantFormat::full(dtype).unwrap();
+            let zero = if dtype.is_float() { 0 } else { zero };
+            let y = |x| format.dequantize(format.quantize(x, scale, zero), scale, zero);
+            prop_assert!(y(low) <= y(high), "{dtype}");
+        }
+    }
+
+    #[test]
+    fn error_is_bounded_by_the_scale(x in prop::collection::vec(-1e3f32..1e3, 1..50)) {
+        let (dims, block) = ([x.len()], BlockShape::tensor(1));
+        for dtype in [DType::I4, DType::U4, DType::I8, DType::U8, DType::I16, DType::U16] {
+            let format = QuantFormat::full(dtype).unwrap();
+            let (min, max) = minmax_nd(&x, &dims, &block).unwrap();
+            let (scale, zero) = scale_asymmetric(min[0], max[0], format).unwrap();
+            let (scales, zeros) = ([scale], [zero]);
+            let params = QuantParams::asymmetric(&scales, &zeros);
+            let codes = quantize_nd(&x, &dims, &block, format, params).unwrap();
+            let y = dequantize_nd(&codes, &dims, &block, format, params).unwrap();
+            for (x, y) in x.iter().zip(y) {
+                // Half a step of rounding, and at the ends half a step lost to the rounded zero.
+                prop_assert!((x - y).abs() <= scale * 1.01, "{dtype} {x} {y}");
+            }
+        }
+        for range in [Range::Full, Range::Narrow] {
+            let format = QuantFormat::new(DType::I8, range).unwrap();
+            let absmax = absmax_nd(&x, &dims, &block).unwrap();
+            let scales = [scale_symmetric(absmax[0], format.max()).unwrap()];
+            let params = QuantParams::symmetric(&scales);
+            let codes = quantize_nd(&x, &dims, &block, format, params).unwrap();
+            prop_assert!(codes.iter().all(|&c| c != 0x80));
+            let y = dequantize_nd(&codes, &dims, &block, format, params).unwrap();
+            for (x, y) in x.iter().zip(y) {
+                prop_assert!((x - y).abs() <= scales[0] * 0.5001, "{x} {y}");
+            }
+        }
+    }
+
+    /// The folded run loops against one index computation per element.
+    #[test]
+    fn tensors_equal_their_elements((dims, block, seed) in shapes()) {
+        let n: usize = dims.iter().product();
+        let mut state = seed;
+        let mut next = move || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 40) as f32 / (1 << 24) as f32
+        };
+        let x: Vec<f32> = (0..n).map(|_| next() * 40.0 - 20.0).collect();
+        let blocks = block.scale_count(&dims).unwrap();
+        let scales: Vec<f32> = (0..blocks).map(|_| next() + 0.05).collect();
+        let zeros: Vec<i32> = (0..blocks).map(|_| (next() * 8.0) as i32).collect();
+        let at = |flat: usize| {
+            let (mut rest, mut index) = (flat, vec![0; dims.len()]);
+            for axis in (0..dims.len()).rev() {
+                (index[axis], rest) = (rest % dims[axis], rest / dims[axis]);
+            }
+            block.scale_index(&dims, &index).unwrap()
+        };
+        let (mut absmax, mut min) = (vec![0f32; blocks], vec![f32::INFINITY; blocks]);
+        let mut max = vec![f32::NEG_INFINITY; blocks];
+        for (i, &v) in x.iter().enumerate() {
+            let b = at(i);
+            (absmax[b], min[b], max[b]) = (absmax[b].max(v.abs()), min[b].min(v), max[b].max(v));
+        }
+        prop_assert_eq!(absmax_nd(&x, &dims, &block).unwrap(), absmax);
+        prop_assert_eq!(minmax_nd(&x, &dims, &block).unwrap(), (min, max));
+        for dtype in STORAGES {
+            for zeros in [None, Some(&zeros[..])] {
+                if zeros.is_some() && dtype.is_float() {
+                    continue;
+                }
+                let format = QuantFormat::full(dtype).unwrap();
+                let params = QuantParams { scales: &scales, zeros };
+                let codes = quantize_nd(&x, &dims, &block, format, params).unwrap();
+                let y = dequantize_nd(&codes, &dims, &block, format, params).unwrap();
+                let mut stored = vec![0f64; n];
+                decode_slice(dtype, &codes, &mut stored).unwrap();
+                for i in 0..n {
+                    let (s, z) = (scales[at(i)], zeros.map_or(0, |z| z[at(i)]));
+                    let code = format.quantize(x[i], s, z);
+                    prop_assert_eq!(stored[i], format.dequantize(code, 1.0, 0) as f64);
+                    prop_assert_eq!(y[i].to_bits(), format.dequantize(code, s, z).to_bits());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn block_shapes_print_and_parse(sizes in prop::collection::vec(0u64..300, 0..5)) {
+        let block = BlockShape(
+            sizes.iter().map(|&n| if n == 0 { Block::All } else { Block::Fixed(n) }).collect(),
+        );
+        prop_assert_eq!(block.to_string().parse(), Ok(block));
+    }
+}
+
+/// The formats whose overflow starts half a step past the last value.
+static VALUES: LazyLock<Vec<(DType, Vec<(f64, u32)>)>> = LazyLock::new(|| {
+    [DType::F16, DType::BF16, DType::E5M2]
+        .map(|d| (d, values(d)))
+        .into()
+});
+
+/// Dimensions, a block shape of the same rank, and a seed.
+fn shapes() -> impl Strategy<Value = (Vec<usize>, BlockShape, u64)> {
+    let axis = (1usize..8, 0u64..9).prop_map(|(dim, block)| match block {
+        0 => (dim, Block::All),
+        n => (dim, Block::Fixed(n)),
+    });
+    (prop::collection::vec(axis, 0..5), any::<u64>()).prop_map(|(axes, seed)| {
+        let (dims, blocks) = axes.into_iter().unzip();
+        (dims, BlockShape(blocks), seed)
+    })
+}
