@@ -48,7 +48,9 @@ fn rounded<T: qcc_ir::format::Real>(dtype: DType, v: T) -> T {
 }
 
 /// All finite values of a narrow float, in increasing order, with their codes.
-fn values(dtype: DType) -> Vec<(f64, u32)> {
+type Values = Vec<(f64, u32)>;
+
+fn values(dtype: DType) -> Values {
     let codes: u32 = 1 << dtype.bits();
     let bytes: Vec<u8> = (0..codes)
         .flat_map(|c| c.to_le_bytes()[..dtype.bits() as usize / 8].to_vec())
@@ -223,7 +225,7 @@ proptest! {
 }
 
 /// The formats whose overflow starts half a step past the last value.
-static VALUES: LazyLock<Vec<(DType, Vec<(f64, u32)>)>> = LazyLock::new(|| {
+static VALUES: LazyLock<Vec<(DType, Values)>> = LazyLock::new(|| {
     [DType::F16, DType::BF16, DType::E5M2]
         .map(|d| (d, values(d)))
         .into()
