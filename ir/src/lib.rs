@@ -8,6 +8,7 @@ pub mod expr;
 pub mod format;
 pub mod graph;
 pub mod tensor;
+pub mod kernel;
 
 pub use diag::Diagnostic;
 pub use dim::DimExpr;
