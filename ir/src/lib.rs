@@ -7,8 +7,8 @@ pub mod exec;
 pub mod expr;
 pub mod format;
 pub mod graph;
-pub mod tensor;
 pub mod kernel;
+pub mod tensor;
 
 pub use diag::Diagnostic;
 pub use dim::DimExpr;

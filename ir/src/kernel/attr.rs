@@ -334,7 +334,11 @@ pub struct Offset(pub i32);
 
 impl Word for Offset {
     fn word(&self) -> String {
-        if self.0 == 0 { String::new() } else { format!("off{}", self.0) }
+        if self.0 == 0 {
+            String::new()
+        } else {
+            format!("off{}", self.0)
+        }
     }
     fn parse(word: &str) -> Option<Self> {
         if word.is_empty() {
@@ -354,6 +358,8 @@ impl Word for Bits {
         format!("{:#x}", self.0)
     }
     fn parse(word: &str) -> Option<Self> {
-        u64::from_str_radix(word.strip_prefix("0x")?, 16).ok().map(Bits)
+        u64::from_str_radix(word.strip_prefix("0x")?, 16)
+            .ok()
+            .map(Bits)
     }
 }

@@ -39,7 +39,12 @@ pub struct Launch {
 impl Launch {
     /// A one-dimensional block without hints.
     pub const fn threads(x: u32) -> Launch {
-        Launch { block: [x, 1, 1], cluster: [1, 1, 1], min_blocks: 0, max_regs: 0 }
+        Launch {
+            block: [x, 1, 1],
+            cluster: [1, 1, 1],
+            min_blocks: 0,
+            max_regs: 0,
+        }
     }
 
     /// Threads of a block, if they can be counted.
@@ -179,7 +184,9 @@ impl Kernel {
     pub fn static_shared_bytes(&self) -> Option<u32> {
         let mut end = 0u32;
         for array in self.shared.iter().filter(|a| a.len.is_some()) {
-            end = end.checked_next_multiple_of(array.align)?.checked_add(array.bytes()?)?;
+            end = end
+                .checked_next_multiple_of(array.align)?
+                .checked_add(array.bytes()?)?;
         }
         Some(end)
     }

@@ -34,7 +34,12 @@ pub fn fragments(shape: MmaShape, a: DType, b: DType, acc: DType) -> Option<Frag
         F16 => (2, Ty::vec(F16, 2)),
         other => (4, Ty::scalar(other)),
     };
-    Some(Fragments { a: wa, b: wb, c, acc })
+    Some(Fragments {
+        a: wa,
+        b: wb,
+        c,
+        acc,
+    })
 }
 
 /// Depth of one wgmma of this operand format, in elements: 32 bytes.

@@ -462,12 +462,33 @@ mod tests {
     #[test]
     fn names_round_trip() {
         let ops = [
-            Op::Convert { round: Round::Rn, sat: Sat::Sat },
-            Op::Load { order: Order::Weak, cache: Cache::Cg, offset: Offset(-16) },
-            Op::Load { order: Order::Acquire, cache: Cache::Default, offset: Offset(0) },
-            Op::Mma { shape: MmaShape::M16n8k16, a: DType::F16, b: DType::F16, acc: DType::F32 },
-            Op::BulkWaitGroup { groups: 2, until: BulkWait::Read },
-            Op::FMin { nan: NanMode::Propagate },
+            Op::Convert {
+                round: Round::Rn,
+                sat: Sat::Sat,
+            },
+            Op::Load {
+                order: Order::Weak,
+                cache: Cache::Cg,
+                offset: Offset(-16),
+            },
+            Op::Load {
+                order: Order::Acquire,
+                cache: Cache::Default,
+                offset: Offset(0),
+            },
+            Op::Mma {
+                shape: MmaShape::M16n8k16,
+                a: DType::F16,
+                b: DType::F16,
+                acc: DType::F32,
+            },
+            Op::BulkWaitGroup {
+                groups: 2,
+                until: BulkWait::Read,
+            },
+            Op::FMin {
+                nan: NanMode::Propagate,
+            },
             Op::IAdd,
         ];
         for op in ops {

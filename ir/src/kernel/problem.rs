@@ -15,7 +15,11 @@ pub struct Problem {
 
 impl Problem {
     pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Problem {
-        Problem { code, message: message.into(), at: None }
+        Problem {
+            code,
+            message: message.into(),
+            at: None,
+        }
     }
 
     pub(crate) fn at(mut self, place: impl Into<String>) -> Problem {

@@ -23,7 +23,12 @@ pub enum Space {
 
 impl Space {
     /// Every address space.
-    pub const ALL: [Space; 4] = [Space::Global, Space::ReadOnly, Space::Shared, Space::Cluster];
+    pub const ALL: [Space; 4] = [
+        Space::Global,
+        Space::ReadOnly,
+        Space::Shared,
+        Space::Cluster,
+    ];
 
     /// The name in the text form.
     pub const fn name(self) -> &'static str {
@@ -138,14 +143,19 @@ impl Ty {
     pub const fn is_index(self) -> bool {
         matches!(
             self,
-            Ty::Val { dtype: DType::I32 | DType::U32 | DType::I64 | DType::U64, lanes: 1 }
+            Ty::Val {
+                dtype: DType::I32 | DType::U32 | DType::I64 | DType::U64,
+                lanes: 1
+            }
         )
     }
 
     /// `true` for a scalar or vector that fills exactly one 32-bit register.
     pub const fn is_word(self) -> bool {
         match self {
-            Ty::Val { dtype: DType::Bool, .. } => false,
+            Ty::Val {
+                dtype: DType::Bool, ..
+            } => false,
             Ty::Val { .. } => self.bits() == 32,
             _ => false,
         }
@@ -218,7 +228,9 @@ impl FromStr for Ty {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Ty, String> {
-        parse(text).filter(|t| t.exists()).ok_or_else(|| format!("unknown kernel type `{text}`"))
+        parse(text)
+            .filter(|t| t.exists())
+            .ok_or_else(|| format!("unknown kernel type `{text}`"))
     }
 }
 
@@ -234,7 +246,10 @@ fn parse(text: &str) -> Option<Ty> {
                 let space = Space::ALL.into_iter().find(|s| s.name() == b.trim())?;
                 Some(Ty::ptr(dtype, space))
             }
-            "pending" => Some(Ty::Pending { dtype, words: b.trim().parse().ok()? }),
+            "pending" => Some(Ty::Pending {
+                dtype,
+                words: b.trim().parse().ok()?,
+            }),
             _ => None,
         };
     }
@@ -252,7 +267,16 @@ mod tests {
 
     #[test]
     fn text_round_trips() {
-        for text in ["f32", "f16x2", "e4m3x4", "i4x8", "bool", "ptr<f16,readonly>", "tensormap", "pending<f32,64>"] {
+        for text in [
+            "f32",
+            "f16x2",
+            "e4m3x4",
+            "i4x8",
+            "bool",
+            "ptr<f16,readonly>",
+            "tensormap",
+            "pending<f32,64>",
+        ] {
             let ty: Ty = text.parse().expect("a type of the table above");
             assert_eq!(ty.to_string(), text);
         }
@@ -260,7 +284,17 @@ mod tests {
 
     #[test]
     fn types_that_do_not_exist_are_refused() {
-        for text in ["f33", "f16x3", "i4", "f64x8", "ptr<i4,global>", "ptr<f32,nowhere>", "pending<f32,0>", "f32x1", "f32x64"] {
+        for text in [
+            "f33",
+            "f16x3",
+            "i4",
+            "f64x8",
+            "ptr<i4,global>",
+            "ptr<f32,nowhere>",
+            "pending<f32,0>",
+            "f32x1",
+            "f32x64",
+        ] {
             assert!(text.parse::<Ty>().is_err(), "{text}");
         }
     }

@@ -43,7 +43,8 @@ pub fn verify(kernel: &Kernel) -> Vec<Problem> {
         v.define(Value(i as u32), "");
     }
     if !kernel.body.yields.is_empty() || !kernel.body.params.is_empty() {
-        v.problems.push(Problem::new("K06", "the body takes and yields nothing"));
+        v.problems
+            .push(Problem::new("K06", "the body takes and yields nothing"));
     }
     v.region(&kernel.body);
     let mut problems = v.problems;
@@ -68,12 +69,16 @@ impl<'k> Verifier<'k> {
                 *seen = true;
                 self.visible[v.index()] = true;
             }
-            _ => self.problems.push(Problem::new("K01", format!("%{} is defined twice", v.0)).at(at)),
+            _ => self
+                .problems
+                .push(Problem::new("K01", format!("%{} is defined twice", v.0)).at(at)),
         }
     }
 
     fn uses(&mut self, values: &[Value], at: &str) -> bool {
-        let hidden = values.iter().find(|v| !self.visible.get(v.index()).copied().unwrap_or(false));
+        let hidden = values
+            .iter()
+            .find(|v| !self.visible.get(v.index()).copied().unwrap_or(false));
         if let Some(v) = hidden {
             let message = format!("%{} is not defined here", v.0);
             self.problems.push(Problem::new("K01", message).at(at));
@@ -106,7 +111,8 @@ impl<'k> Verifier<'k> {
         let at = stmt_line(self.kernel, stmt);
         let known = self.uses(&stmt.args, &at);
         if stmt.regions.len() != stmt.op.regions() {
-            self.problems.push(Problem::new("K06", "wrong number of regions").at(&at));
+            self.problems
+                .push(Problem::new("K06", "wrong number of regions").at(&at));
             return;
         }
         if known {
@@ -129,7 +135,8 @@ impl<'k> Verifier<'k> {
 
     fn local_rules(&mut self, stmt: &Stmt, at: &str) {
         if matches!(self.kernel.kind, Kind::Serial) && !stmt.op.is_serial() {
-            self.problems.push(Problem::new("K07", "spmd operation in a serial kernel").at(at));
+            self.problems
+                .push(Problem::new("K07", "spmd operation in a serial kernel").at(at));
         }
         match (stmt.op, stmt.results.first()) {
             (Op::Const { bits }, Some(v)) => self.constants[v.index()] = Some(bits.0),
@@ -140,7 +147,8 @@ impl<'k> Verifier<'k> {
                     _ => None,
                 };
                 if elem.is_none() || elem != found {
-                    let message = format!("shared array {array} has no such type, or does not exist");
+                    let message =
+                        format!("shared array {array} has no such type, or does not exist");
                     self.problems.push(Problem::new("K14", message).at(at));
                 }
             }
@@ -156,22 +164,23 @@ impl<'k> Verifier<'k> {
         let ok = match stmt.op {
             Op::For => {
                 let index = args.first().copied().filter(|t| t.is_index());
-                let bounds = index.is_some_and(|t| args.len() >= 3 && args[..3].iter().all(|a| *a == t));
+                let bounds =
+                    index.is_some_and(|t| args.len() >= 3 && args[..3].iter().all(|a| *a == t));
                 let inner: Vec<Ty> = index.into_iter().chain(results.iter().copied()).collect();
                 bounds && args[3..] == results && params(0) == inner && yields(0) == results
             }
             Op::While => {
-                let tested: Vec<Ty> = [Ty::BOOL].into_iter().chain(results.iter().copied()).collect();
+                let tested: Vec<Ty> = [Ty::BOOL]
+                    .into_iter()
+                    .chain(results.iter().copied())
+                    .collect();
                 args == results
                     && params(0) == results
                     && params(1) == results
                     && yields(0) == tested
                     && yields(1) == results
             }
-            _ => {
-                args == [Ty::BOOL]
-                    && (0..2).all(|i| params(i).is_empty() && yields(i) == results)
-            }
+            _ => args == [Ty::BOOL] && (0..2).all(|i| params(i).is_empty() && yields(i) == results),
         };
         if !ok {
             let message = "regions do not take and yield what the statement carries";
@@ -183,14 +192,17 @@ impl<'k> Verifier<'k> {
 
     fn step(&mut self, stmt: &Stmt, at: &str) {
         let step = stmt.args[2];
-        let Some(bits) = self.constants[step.index()] else { return };
+        let Some(bits) = self.constants[step.index()] else {
+            return;
+        };
         let signed = match self.kernel.ty(step) {
             Ty::I32 => i64::from(bits as i32),
             Ty::I64 => bits as i64,
             _ => i64::try_from(bits).unwrap_or(i64::MAX),
         };
         if signed <= 0 {
-            self.problems.push(Problem::new("K18", format!("step {signed}")).at(at));
+            self.problems
+                .push(Problem::new("K18", format!("step {signed}")).at(at));
         }
     }
 }

@@ -28,7 +28,12 @@ impl<'a> Words<'a> {
     }
 
     pub(crate) fn take<T: Word>(&mut self) -> Option<T> {
-        if let Some(value) = self.0.peek().filter(|w| !w.is_empty()).and_then(|w| T::parse(w)) {
+        if let Some(value) = self
+            .0
+            .peek()
+            .filter(|w| !w.is_empty())
+            .and_then(|w| T::parse(w))
+        {
             self.0.next();
             return Some(value);
         }

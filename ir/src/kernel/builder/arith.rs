@@ -50,7 +50,11 @@ impl KernelBuilder {
     pub fn int_like(&mut self, like: Value, v: i64) -> Value {
         let ty = self.ty(like);
         let bits = ty.dtype().map_or(64, DType::bits);
-        let mask = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
+        let mask = if bits == 64 {
+            u64::MAX
+        } else {
+            (1 << bits) - 1
+        };
         self.const_bits(ty, v as u64 & mask)
     }
 
@@ -60,7 +64,11 @@ impl KernelBuilder {
     }
 
     fn by_kind(&mut self, int: Op, float: Op, args: &[Value]) -> Value {
-        let op = if self.ty(args[0]).is_float() { float } else { int };
+        let op = if self.ty(args[0]).is_float() {
+            float
+        } else {
+            int
+        };
         self.same(op, args)
     }
 
@@ -111,22 +119,44 @@ impl KernelBuilder {
 
     /// Minimum; a float NaN loses against a number.
     pub fn min(&mut self, a: Value, b: Value) -> Value {
-        self.by_kind(Op::IMin, Op::FMin { nan: NanMode::Number }, &[a, b])
+        self.by_kind(
+            Op::IMin,
+            Op::FMin {
+                nan: NanMode::Number,
+            },
+            &[a, b],
+        )
     }
 
     /// Maximum; a float NaN loses against a number.
     pub fn max(&mut self, a: Value, b: Value) -> Value {
-        self.by_kind(Op::IMax, Op::FMax { nan: NanMode::Number }, &[a, b])
+        self.by_kind(
+            Op::IMax,
+            Op::FMax {
+                nan: NanMode::Number,
+            },
+            &[a, b],
+        )
     }
 
     /// Float minimum that keeps a NaN.
     pub fn min_nan(&mut self, a: Value, b: Value) -> Value {
-        self.same(Op::FMin { nan: NanMode::Propagate }, &[a, b])
+        self.same(
+            Op::FMin {
+                nan: NanMode::Propagate,
+            },
+            &[a, b],
+        )
     }
 
     /// Float maximum that keeps a NaN.
     pub fn max_nan(&mut self, a: Value, b: Value) -> Value {
-        self.same(Op::FMax { nan: NanMode::Propagate }, &[a, b])
+        self.same(
+            Op::FMax {
+                nan: NanMode::Propagate,
+            },
+            &[a, b],
+        )
     }
 
     /// Bitwise and; logical and of truth values.
@@ -229,12 +259,24 @@ impl KernelBuilder {
 
     /// A special function, exact.
     pub fn math(&mut self, func: Math, a: Value) -> Value {
-        self.same(Op::Math { func, approx: Approx::Exact }, &[a])
+        self.same(
+            Op::Math {
+                func,
+                approx: Approx::Exact,
+            },
+            &[a],
+        )
     }
 
     /// A special function by the hardware's approximation.
     pub fn math_approx(&mut self, func: Math, a: Value) -> Value {
-        self.same(Op::Math { func, approx: Approx::Approx }, &[a])
+        self.same(
+            Op::Math {
+                func,
+                approx: Approx::Approx,
+            },
+            &[a],
+        )
     }
 
     /// Comparison.
@@ -292,7 +334,11 @@ impl KernelBuilder {
             many => {
                 let part = self.ty(many[0]);
                 let lanes = usize::from(part.lanes()) * many.len();
-                self.one(Op::Pack, many, part.with_lanes(u8::try_from(lanes).unwrap_or(0)))
+                self.one(
+                    Op::Pack,
+                    many,
+                    part.with_lanes(u8::try_from(lanes).unwrap_or(0)),
+                )
             }
         }
     }

@@ -12,7 +12,10 @@ impl KernelBuilder {
         build: impl FnOnce(&mut KernelBuilder, &[Value]) -> Vec<Value>,
     ) -> Region {
         let params: Vec<Value> = params.iter().map(|&ty| self.value(ty)).collect();
-        self.open.push(Region { params: params.clone(), ..Region::default() });
+        self.open.push(Region {
+            params: params.clone(),
+            ..Region::default()
+        });
         let yields = build(self, &params);
         let mut region = self.open.pop().unwrap_or_default();
         region.yields = yields;
@@ -29,7 +32,11 @@ impl KernelBuilder {
             let wanted: Vec<String> = types.iter().map(Ty::to_string).collect();
             self.fail(Problem::new(
                 "K06",
-                format!("{what} yields ({}), expected ({})", found.join(", "), wanted.join(", ")),
+                format!(
+                    "{what} yields ({}), expected ({})",
+                    found.join(", "),
+                    wanted.join(", ")
+                ),
             ));
         }
     }
@@ -50,10 +57,15 @@ impl KernelBuilder {
             self.fail(Problem::new("K06", message));
         }
         let carried = self.types(init);
-        let params: Vec<Ty> = std::iter::once(index).chain(carried.iter().copied()).collect();
+        let params: Vec<Ty> = std::iter::once(index)
+            .chain(carried.iter().copied())
+            .collect();
         let region = self.region(&params, |k, p| body(k, p[0], &p[1..]));
         self.expect("the loop", &region.yields, &carried);
-        let args = [lo, hi, step].into_iter().chain(init.iter().copied()).collect();
+        let args = [lo, hi, step]
+            .into_iter()
+            .chain(init.iter().copied())
+            .collect();
         self.push(Op::For, args, vec![region], &carried)
     }
 
@@ -71,7 +83,9 @@ impl KernelBuilder {
             rest.insert(0, again);
             rest
         });
-        let tested: Vec<Ty> = std::iter::once(Ty::BOOL).chain(carried.iter().copied()).collect();
+        let tested: Vec<Ty> = std::iter::once(Ty::BOOL)
+            .chain(carried.iter().copied())
+            .collect();
         self.expect("the condition", &test.yields, &tested);
         let body = self.region(&carried, body);
         self.expect("the loop", &body.yields, &carried);
@@ -80,10 +94,14 @@ impl KernelBuilder {
 
     /// Runs `then` where `cond` is true.
     pub fn if_then(&mut self, cond: Value, then: impl FnOnce(&mut KernelBuilder)) {
-        self.if_else(cond, |k| {
-            then(k);
-            Vec::new()
-        }, |_| Vec::new());
+        self.if_else(
+            cond,
+            |k| {
+                then(k);
+                Vec::new()
+            },
+            |_| Vec::new(),
+        );
     }
 
     /// Runs one of two branches and returns what it yields.
@@ -94,7 +112,10 @@ impl KernelBuilder {
         otherwise: impl FnOnce(&mut KernelBuilder) -> Vec<Value>,
     ) -> Vec<Value> {
         if self.ty(cond) != Ty::BOOL {
-            self.fail(Problem::new("K06", format!("a condition is `bool`, not `{}`", self.ty(cond))));
+            self.fail(Problem::new(
+                "K06",
+                format!("a condition is `bool`, not `{}`", self.ty(cond)),
+            ));
         }
         let first = self.region(&[], |k, _| then(k));
         let second = self.region(&[], |k, _| otherwise(k));

@@ -129,7 +129,12 @@ impl KernelBuilder {
 
     /// Bulk copy of `bytes` (a multiple of 16) from device to shared memory, counted by `mbar`.
     pub fn bulk_load(&mut self, dst: Value, src: Value, bytes: Value, mbar: Value) {
-        self.none(Op::BulkLoad { multicast: Multicast::No }, &[dst, src, bytes, mbar]);
+        self.none(
+            Op::BulkLoad {
+                multicast: Multicast::No,
+            },
+            &[dst, src, bytes, mbar],
+        );
     }
 
     /// Bulk copy of `bytes` (a multiple of 16) from shared to device memory.
@@ -139,7 +144,10 @@ impl KernelBuilder {
 
     /// Tensor copy into shared memory, counted by `mbar`; coordinates innermost first, as `i32`.
     pub fn tma_load(&mut self, dst: Value, map: Value, mbar: Value, coords: &[Value]) {
-        let op = Op::TmaLoad { dims: coords.len() as u32, multicast: Multicast::No };
+        let op = Op::TmaLoad {
+            dims: coords.len() as u32,
+            multicast: Multicast::No,
+        };
         let args: Vec<Value> = [dst, map, mbar].iter().chain(coords).copied().collect();
         self.none(op, &args);
     }
@@ -147,7 +155,12 @@ impl KernelBuilder {
     /// Tensor copy from shared memory.
     pub fn tma_store(&mut self, map: Value, src: Value, coords: &[Value]) {
         let args: Vec<Value> = [map, src].iter().chain(coords).copied().collect();
-        self.none(Op::TmaStore { dims: coords.len() as u32 }, &args);
+        self.none(
+            Op::TmaStore {
+                dims: coords.len() as u32,
+            },
+            &args,
+        );
     }
 
     /// Fetches a tensor map early.
@@ -167,13 +180,23 @@ impl KernelBuilder {
 
     /// Loads 8×8 tiles of 16-bit elements: one word of type `ty` for each of 1, 2 or 4 tiles.
     pub fn ldmatrix(&mut self, p: Value, tiles: u32, trans: Trans, ty: Ty) -> Vec<Value> {
-        self.op(Op::LdMatrix { tiles, trans }, &[p], &vec![ty; tiles as usize])
+        self.op(
+            Op::LdMatrix { tiles, trans },
+            &[p],
+            &vec![ty; tiles as usize],
+        )
     }
 
     /// Stores 8×8 tiles of 16-bit elements.
     pub fn stmatrix(&mut self, p: Value, words: &[Value], trans: Trans) {
         let args: Vec<Value> = std::iter::once(&p).chain(words).copied().collect();
-        self.none(Op::StMatrix { tiles: words.len() as u32, trans }, &args);
+        self.none(
+            Op::StMatrix {
+                tiles: words.len() as u32,
+                trans,
+            },
+            &args,
+        );
     }
 
     /// `A B + C` over the warp, of these formats.
@@ -185,7 +208,12 @@ impl KernelBuilder {
         b: &[Value],
         c: &[Value],
     ) -> Vec<Value> {
-        let op = Op::Mma { shape, a: a_type, b: b_type, acc };
+        let op = Op::Mma {
+            shape,
+            a: a_type,
+            b: b_type,
+            acc,
+        };
         let Some(f) = mma::fragments(shape, a_type, b_type, acc) else {
             self.fail(Problem::new("K17", format!("no mma `{}`", op.name())));
             return c.to_vec();
@@ -200,15 +228,39 @@ impl KernelBuilder {
     }
 
     /// Starts `acc += A B` with both operands in shared memory.
-    pub fn wgmma(&mut self, n: u32, (a_type, b_type): (DType, DType), acc: Value, a: Value, b: Value) -> Value {
-        let op = Op::Wgmma { n, a: a_type, b: b_type, from: WgmmaA::Desc };
+    pub fn wgmma(
+        &mut self,
+        n: u32,
+        (a_type, b_type): (DType, DType),
+        acc: Value,
+        a: Value,
+        b: Value,
+    ) -> Value {
+        let op = Op::Wgmma {
+            n,
+            a: a_type,
+            b: b_type,
+            from: WgmmaA::Desc,
+        };
         let ty = self.ty(acc);
         self.one(op, &[acc, a, b], ty)
     }
 
     /// Starts `acc += A B` with A in registers (four words).
-    pub fn wgmma_reg_a(&mut self, n: u32, (a_type, b_type): (DType, DType), acc: Value, a: [Value; 4], b: Value) -> Value {
-        let op = Op::Wgmma { n, a: a_type, b: b_type, from: WgmmaA::Regs };
+    pub fn wgmma_reg_a(
+        &mut self,
+        n: u32,
+        (a_type, b_type): (DType, DType),
+        acc: Value,
+        a: [Value; 4],
+        b: Value,
+    ) -> Value {
+        let op = Op::Wgmma {
+            n,
+            a: a_type,
+            b: b_type,
+            from: WgmmaA::Regs,
+        };
         let ty = self.ty(acc);
         self.one(op, &[acc, a[0], a[1], a[2], a[3], b], ty)
     }
@@ -227,7 +279,11 @@ impl KernelBuilder {
                 self.fail(Problem::new("K03", "waiting for something not in flight"));
                 continue;
             };
-            let word = if dtype == DType::F16 { Ty::vec(DType::F16, 2) } else { Ty::scalar(dtype) };
+            let word = if dtype == DType::F16 {
+                Ty::vec(DType::F16, 2)
+            } else {
+                Ty::scalar(dtype)
+            };
             types.extend(std::iter::repeat_n(word, words as usize));
         }
         self.op(Op::WgmmaWait { groups }, pending, &types)

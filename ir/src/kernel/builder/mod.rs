@@ -55,9 +55,15 @@ impl KernelBuilder {
     /// Adds a parameter. All parameters come before the first operation.
     pub fn param(&mut self, name: &str, ty: Ty) -> Value {
         if self.types.len() != self.params.len() {
-            self.fail(Problem::new("K16", format!("parameter `{name}` after the first operation")));
+            self.fail(Problem::new(
+                "K16",
+                format!("parameter `{name}` after the first operation"),
+            ));
         }
-        self.params.push(Param { name: name.to_string(), ty });
+        self.params.push(Param {
+            name: name.to_string(),
+            ty,
+        });
         self.value(ty)
     }
 
@@ -83,7 +89,12 @@ impl KernelBuilder {
 
     fn shared_array(&mut self, name: &str, elem: DType, len: Option<u32>, align: u32) -> Value {
         let array = self.shared.len() as u32;
-        self.shared.push(SharedArray { name: name.to_string(), elem, len, align });
+        self.shared.push(SharedArray {
+            name: name.to_string(),
+            elem,
+            len,
+            align,
+        });
         self.one(Op::SharedAddr { array }, &[], Ty::ptr(elem, Space::Shared))
     }
 
@@ -137,10 +148,21 @@ impl KernelBuilder {
         self.push(op, args.to_vec(), Vec::new(), results)
     }
 
-    fn push(&mut self, op: Op, args: Vec<Value>, regions: Vec<Region>, results: &[Ty]) -> Vec<Value> {
+    fn push(
+        &mut self,
+        op: Op,
+        args: Vec<Value>,
+        regions: Vec<Region>,
+        results: &[Ty],
+    ) -> Vec<Value> {
         let results: Vec<Value> = results.iter().map(|&ty| self.value(ty)).collect();
         if let Some(region) = self.open.last_mut() {
-            region.stmts.push(Stmt { results: results.clone(), op, args, regions });
+            region.stmts.push(Stmt {
+                results: results.clone(),
+                op,
+                args,
+                regions,
+            });
         }
         results
     }

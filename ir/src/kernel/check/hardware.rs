@@ -17,34 +17,52 @@ pub(super) fn check_thread(op: &Op, sig: &Sig) -> Checked {
         }
         Op::SharedAddr { .. } => {
             sig.counts(0, 1)?;
-            let shared = matches!(sig.results[0], Ty::Ptr { space: Space::Shared, .. });
+            let shared = matches!(
+                sig.results[0],
+                Ty::Ptr {
+                    space: Space::Shared,
+                    ..
+                }
+            );
             ensure(shared, || result("expected a pointer to shared memory"))
         }
         Op::NamedBarrier { id, threads } | Op::NamedArrive { id, threads } => {
             sig.counts(0, 0)?;
-            limit((1..16).contains(id), format!("barrier {id} is not in 1..=15"))?;
+            limit(
+                (1..16).contains(id),
+                format!("barrier {id} is not in 1..=15"),
+            )?;
             let whole = *threads > 0 && threads.is_multiple_of(32) && *threads <= 1024;
-            limit(whole, format!("{threads} threads are not whole warps of a block"))
+            limit(
+                whole,
+                format!("{threads} threads are not whole warps of a block"),
+            )
         }
         Op::SetMaxNReg { regs, .. } => {
             sig.counts(0, 0)?;
             let ok = (24..=256).contains(regs) && regs.is_multiple_of(8);
             limit(ok, format!("{regs} registers: a multiple of 8 in 24..=256"))
         }
-        Op::Barrier | Op::WarpSync | Op::Fence { .. } | Op::ClusterBarrier { .. } | Op::GridDep { .. } => {
-            sig.counts(0, 0)
-        }
+        Op::Barrier
+        | Op::WarpSync
+        | Op::Fence { .. }
+        | Op::ClusterBarrier { .. }
+        | Op::GridDep { .. } => sig.counts(0, 0),
         Op::Shuffle { .. } => {
             sig.counts(2, 1)?;
             sig.word(0)?;
             sig.arg_is(1, Ty::U32)?;
-            ensure(sig.results[0] == sig.args[0], || result(format!("expected `{}`", sig.args[0])))
+            ensure(sig.results[0] == sig.args[0], || {
+                result(format!("expected `{}`", sig.args[0]))
+            })
         }
         Op::Vote { .. } => warp_question(sig, Ty::BOOL),
         Op::Ballot => warp_question(sig, Ty::U32),
         Op::Redux { .. } => {
             let ty = sig.uniform(1)?;
-            ensure(matches!(ty, Ty::I32 | Ty::U32), || operand(format!("reduction of `{ty}`")))
+            ensure(matches!(ty, Ty::I32 | Ty::U32), || {
+                operand(format!("reduction of `{ty}`"))
+            })
         }
         Op::Elect => {
             sig.counts(0, 1)?;
@@ -60,7 +78,9 @@ pub(super) fn check_thread(op: &Op, sig: &Sig) -> Checked {
 fn warp_question(sig: &Sig, answer: Ty) -> Checked {
     sig.counts(1, 1)?;
     sig.arg_is(0, Ty::BOOL)?;
-    ensure(sig.results[0] == answer, || result(format!("expected `{answer}`")))
+    ensure(sig.results[0] == answer, || {
+        result(format!("expected `{answer}`"))
+    })
 }
 
 fn map_rank(sig: &Sig) -> Checked {
@@ -68,17 +88,31 @@ fn map_rank(sig: &Sig) -> Checked {
     let elem = sig.pointer(0, &[Space::Shared])?;
     sig.arg_is(1, Ty::U32)?;
     let expected = Ty::ptr(elem, Space::Cluster);
-    ensure(sig.results[0] == expected, || result(format!("expected `{expected}`")))
+    ensure(sig.results[0] == expected, || {
+        result(format!("expected `{expected}`"))
+    })
 }
 
 fn atomic(sig: &Sig, n: usize) -> Checked {
     sig.counts(n, 1)?;
     let elem = sig.pointer(0, &Space::ALL)?;
-    ensure(!matches!(sig.args[0], Ty::Ptr { space: Space::ReadOnly, .. }), || {
-        Problem::new("K08", "atomic on read-only memory")
-    })?;
+    ensure(
+        !matches!(
+            sig.args[0],
+            Ty::Ptr {
+                space: Space::ReadOnly,
+                ..
+            }
+        ),
+        || Problem::new("K08", "atomic on read-only memory"),
+    )?;
     let integer = elem.is_int() && elem.bits() >= 32;
-    ensure(integer, || Problem::new("K10", format!("atomic on `{elem}`: only 32 and 64-bit integers")))?;
+    ensure(integer, || {
+        Problem::new(
+            "K10",
+            format!("atomic on `{elem}`: only 32 and 64-bit integers"),
+        )
+    })?;
     let ty = Ty::scalar(elem);
     (1..n).try_for_each(|i| sig.arg_is(i, ty))?;
     ensure(sig.results[0] == ty, || result(format!("expected `{ty}`")))
@@ -86,7 +120,9 @@ fn atomic(sig: &Sig, n: usize) -> Checked {
 
 fn mbar(sig: &Sig, i: usize) -> Checked {
     let elem = sig.pointer(i, MBAR)?;
-    ensure(elem == DType::U64, || operand(format!("an mbarrier is `u64`, not `{elem}`")))
+    ensure(elem == DType::U64, || {
+        operand(format!("an mbarrier is `u64`, not `{elem}`"))
+    })
 }
 
 pub(super) fn check_async(op: &Op, sig: &Sig) -> Checked {
@@ -122,7 +158,11 @@ pub(super) fn check_async(op: &Op, sig: &Sig) -> Checked {
             sig.pointer(1, &[Space::Global, Space::ReadOnly])?;
             sig.arg_is(2, Ty::U32)?;
             mbar(sig, 3)?;
-            if masked { sig.arg_is(4, Ty::U32) } else { Ok(()) }
+            if masked {
+                sig.arg_is(4, Ty::U32)
+            } else {
+                Ok(())
+            }
         }
         Op::BulkStore => {
             sig.counts(3, 0)?;
@@ -138,7 +178,11 @@ pub(super) fn check_async(op: &Op, sig: &Sig) -> Checked {
             sig.arg_is(1, Ty::TensorMap)?;
             mbar(sig, 2)?;
             coordinates(sig, 3, *dims)?;
-            if masked { sig.arg_is(3 + *dims as usize, Ty::U32) } else { Ok(()) }
+            if masked {
+                sig.arg_is(3 + *dims as usize, Ty::U32)
+            } else {
+                Ok(())
+            }
         }
         Op::TmaStore { dims } => {
             dims_ok(*dims)?;
@@ -156,7 +200,10 @@ pub(super) fn check_async(op: &Op, sig: &Sig) -> Checked {
 }
 
 fn dims_ok(dims: u32) -> Checked {
-    limit((1..=5).contains(&dims), format!("{dims} dimensions: a tensor map has 1 to 5"))
+    limit(
+        (1..=5).contains(&dims),
+        format!("{dims} dimensions: a tensor map has 1 to 5"),
+    )
 }
 
 fn coordinates(sig: &Sig, first: usize, dims: u32) -> Checked {
@@ -164,26 +211,43 @@ fn coordinates(sig: &Sig, first: usize, dims: u32) -> Checked {
 }
 
 fn cp_async(bytes: u32, cache: Cache, sig: &Sig) -> Checked {
-    ensure(matches!(sig.args.len(), 2 | 3), || Problem::new("K02", "takes 2 or 3 operands"))?;
+    ensure(matches!(sig.args.len(), 2 | 3), || {
+        Problem::new("K02", "takes 2 or 3 operands")
+    })?;
     sig.counts(sig.args.len(), 0)?;
-    limit(matches!(bytes, 4 | 8 | 16), format!("{bytes} bytes: 4, 8 or 16"))?;
+    limit(
+        matches!(bytes, 4 | 8 | 16),
+        format!("{bytes} bytes: 4, 8 or 16"),
+    )?;
     let ok = cache == Cache::Ca || cache == Cache::Cg && bytes == 16;
     limit(ok, "the cache is `ca`, or `cg` with 16 bytes")?;
     sig.pointer(0, &[Space::Shared])?;
     sig.pointer(1, &[Space::Global, Space::ReadOnly])?;
-    if sig.args.len() == 3 { sig.arg_is(2, Ty::U32) } else { Ok(()) }
+    if sig.args.len() == 3 {
+        sig.arg_is(2, Ty::U32)
+    } else {
+        Ok(())
+    }
 }
 
 pub(super) fn check_tensor(op: &Op, sig: &Sig) -> Checked {
     match op {
         Op::LdMatrix { tiles, .. } => {
-            limit(matches!(tiles, 1 | 2 | 4), format!("{tiles} tiles: 1, 2 or 4"))?;
+            limit(
+                matches!(tiles, 1 | 2 | 4),
+                format!("{tiles} tiles: 1, 2 or 4"),
+            )?;
             sig.counts(1, *tiles as usize)?;
             sig.pointer(0, &[Space::Shared])?;
-            ensure(sig.results.iter().all(|t| t.is_word()), || result("expected 32 bits each"))
+            ensure(sig.results.iter().all(|t| t.is_word()), || {
+                result("expected 32 bits each")
+            })
         }
         Op::StMatrix { tiles, .. } => {
-            limit(matches!(tiles, 1 | 2 | 4), format!("{tiles} tiles: 1, 2 or 4"))?;
+            limit(
+                matches!(tiles, 1 | 2 | 4),
+                format!("{tiles} tiles: 1, 2 or 4"),
+            )?;
             sig.counts(1 + *tiles as usize, 0)?;
             sig.pointer(0, &[Space::Shared])?;
             (1..sig.args.len()).try_for_each(|i| sig.word(i))
@@ -195,13 +259,16 @@ pub(super) fn check_tensor(op: &Op, sig: &Sig) -> Checked {
             sig.counts(f.a + f.b + f.c, f.c)?;
             (0..f.a + f.b).try_for_each(|i| sig.word(i))?;
             (f.a + f.b..sig.args.len()).try_for_each(|i| sig.arg_is(i, f.acc))?;
-            ensure(sig.results.iter().all(|t| *t == f.acc), || result(format!("expected `{}`", f.acc)))
+            ensure(sig.results.iter().all(|t| *t == f.acc), || {
+                result(format!("expected `{}`", f.acc))
+            })
         }
         Op::WgmmaBegin => wgmma_begin(sig),
         Op::Wgmma { n, a, b, from } => wgmma(*n, *a, *b, *from, sig),
         Op::WgmmaCommit => {
             sig.counts(sig.args.len(), sig.args.len())?;
-            let same = sig.args == sig.results && sig.args.iter().all(|t| matches!(t, Ty::Pending { .. }));
+            let same =
+                sig.args == sig.results && sig.args.iter().all(|t| matches!(t, Ty::Pending { .. }));
             ensure(same, || operand("accumulators in flight pass through"))
         }
         Op::WgmmaWait { .. } => wgmma_wait(sig),
@@ -211,7 +278,11 @@ pub(super) fn check_tensor(op: &Op, sig: &Sig) -> Checked {
 
 /// The register type of an accumulator word.
 fn accumulator(dtype: DType) -> Ty {
-    if dtype == DType::F16 { Ty::vec(DType::F16, 2) } else { Ty::scalar(dtype) }
+    if dtype == DType::F16 {
+        Ty::vec(DType::F16, 2)
+    } else {
+        Ty::scalar(dtype)
+    }
 }
 
 fn wgmma_begin(sig: &Sig) -> Checked {
@@ -234,9 +305,14 @@ fn wgmma(n: u32, a: DType, b: DType, from: WgmmaA, sig: &Sig) -> Checked {
     };
     sig.arg_is(0, sig.results[0])?;
     let Some(expected) = mma::wgmma_words(n, a, b, dtype) else {
-        return Err(Problem::new("K17", format!("no wgmma m64n{n} of `{a}`, `{b}` into `{dtype}`")));
+        return Err(Problem::new(
+            "K17",
+            format!("no wgmma m64n{n} of `{a}`, `{b}` into `{dtype}`"),
+        ));
     };
-    ensure(words == expected, || operand(format!("{words} accumulators, expected {expected}")))?;
+    ensure(words == expected, || {
+        operand(format!("{words} accumulators, expected {expected}"))
+    })?;
     if from == WgmmaA::Regs {
         (1..5).try_for_each(|i| sig.word(i))?;
     } else {
@@ -253,5 +329,7 @@ fn wgmma_wait(sig: &Sig) -> Checked {
         };
         expected.extend(std::iter::repeat_n(accumulator(*dtype), *words as usize));
     }
-    ensure(sig.results == expected, || result(format!("gives {} accumulators", expected.len())))
+    ensure(sig.results == expected, || {
+        result(format!("gives {} accumulators", expected.len()))
+    })
 }

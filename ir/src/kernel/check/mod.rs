@@ -49,10 +49,16 @@ impl Sig<'_> {
     /// Exactly these numbers of operands and results.
     pub(crate) fn counts(&self, args: usize, results: usize) -> Checked {
         ensure(self.args.len() == args, || {
-            Problem::new("K02", format!("takes {args} operands, not {}", self.args.len()))
+            Problem::new(
+                "K02",
+                format!("takes {args} operands, not {}", self.args.len()),
+            )
         })?;
         ensure(self.results.len() == results, || {
-            result(format!("gives {results} results, not {}", self.results.len()))
+            result(format!(
+                "gives {results} results, not {}",
+                self.results.len()
+            ))
         })
     }
 
@@ -61,20 +67,28 @@ impl Sig<'_> {
         self.counts(n, 1)?;
         let ty = self.results[0];
         for arg in self.args {
-            ensure(*arg == ty, || operand(format!("operand `{arg}` where the result is `{ty}`")))?;
+            ensure(*arg == ty, || {
+                operand(format!("operand `{arg}` where the result is `{ty}`"))
+            })?;
         }
         Ok(ty)
     }
 
     pub(crate) fn arg_is(&self, i: usize, ty: Ty) -> Checked {
         ensure(self.args[i] == ty, || {
-            operand(format!("operand {i} is `{}`, expected `{ty}`", self.args[i]))
+            operand(format!(
+                "operand {i} is `{}`, expected `{ty}`",
+                self.args[i]
+            ))
         })
     }
 
     pub(crate) fn word(&self, i: usize) -> Checked {
         ensure(self.args[i].is_word(), || {
-            operand(format!("operand {i} is `{}`, expected 32 bits", self.args[i]))
+            operand(format!(
+                "operand {i} is `{}`, expected 32 bits",
+                self.args[i]
+            ))
         })
     }
 

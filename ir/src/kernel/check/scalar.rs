@@ -11,9 +11,10 @@ pub(super) fn check(op: &Op, sig: &Sig) -> Checked {
         Op::IMad => int(sig, 3),
         Op::IMulHi => {
             int(sig, 2)?;
-            ensure(sig.results[0].dtype().is_some_and(|d| d.bits() >= 32), || {
-                operand("the high half is defined for 32 and 64 bits")
-            })
+            ensure(
+                sig.results[0].dtype().is_some_and(|d| d.bits() >= 32),
+                || operand("the high half is defined for 32 and 64 bits"),
+            )
         }
         Op::And | Op::Or | Op::Xor => bitwise(sig, 2),
         Op::Not => bitwise(sig, 1),
@@ -58,14 +59,17 @@ fn constant(bits: u64, sig: &Sig) -> Checked {
     ensure(width == 64 || bits >> width == 0, || {
         Problem::new("K17", format!("{bits:#x} does not fit `{dtype}`"))
     })?;
-    ensure(dtype != DType::Bool || bits <= 1, || Problem::new("K17", "a truth value is 0 or 1"))
+    ensure(dtype != DType::Bool || bits <= 1, || {
+        Problem::new("K17", "a truth value is 0 or 1")
+    })
 }
 
 fn int(sig: &Sig, n: usize) -> Checked {
     let ty = sig.uniform(n)?;
-    ensure(ty.is_int() && ty.dtype().is_some_and(|d| d.bits() >= 8), || {
-        operand(format!("integer operation on `{ty}`"))
-    })
+    ensure(
+        ty.is_int() && ty.dtype().is_some_and(|d| d.bits() >= 8),
+        || operand(format!("integer operation on `{ty}`")),
+    )
 }
 
 fn bitwise(sig: &Sig, n: usize) -> Checked {
@@ -80,26 +84,44 @@ fn shift(sig: &Sig) -> Checked {
     let ty = sig.results[0];
     sig.arg_is(0, ty)?;
     sig.arg_is(1, Ty::U32)?;
-    ensure(ty.is_int() && ty.dtype().is_some_and(|d| d.bits() >= 8), || {
-        operand(format!("shift of `{ty}`"))
-    })
+    ensure(
+        ty.is_int() && ty.dtype().is_some_and(|d| d.bits() >= 8),
+        || operand(format!("shift of `{ty}`")),
+    )
 }
 
 fn dp4a(sig: &Sig) -> Checked {
     sig.counts(3, 1)?;
-    let bytes = |i: usize| matches!(sig.args[i], Ty::Val { dtype: DType::I8 | DType::U8, lanes: 4 });
-    ensure(bytes(0) && bytes(1), || operand("expected `i8x4` or `u8x4`"))?;
+    let bytes = |i: usize| {
+        matches!(
+            sig.args[i],
+            Ty::Val {
+                dtype: DType::I8 | DType::U8,
+                lanes: 4
+            }
+        )
+    };
+    ensure(bytes(0) && bytes(1), || {
+        operand("expected `i8x4` or `u8x4`")
+    })?;
     let signed = sig.args[..2].iter().any(|t| t.dtype() == Some(DType::I8));
     let acc = if signed { Ty::I32 } else { Ty::U32 };
     sig.arg_is(2, acc)?;
-    ensure(sig.results[0] == acc, || result(format!("expected `{acc}`")))
+    ensure(sig.results[0] == acc, || {
+        result(format!("expected `{acc}`"))
+    })
 }
 
 fn float(sig: &Sig, n: usize) -> Checked {
     let ty = sig.uniform(n)?;
-    ensure(ty.is_float() && ty.dtype().is_some_and(|d| d.bits() >= 16), || {
-        operand(format!("float operation on `{ty}`; convert to f16 or wider first"))
-    })
+    ensure(
+        ty.is_float() && ty.dtype().is_some_and(|d| d.bits() >= 16),
+        || {
+            operand(format!(
+                "float operation on `{ty}`; convert to f16 or wider first"
+            ))
+        },
+    )
 }
 
 fn compare(sig: &Sig) -> Checked {
@@ -113,7 +135,9 @@ fn compare(sig: &Sig) -> Checked {
     };
     ensure(fits, || operand(format!("comparison of `{ty}`")))?;
     let expected = Ty::vec(DType::Bool, ty.lanes().max(1));
-    ensure(sig.results[0] == expected, || result(format!("expected `{expected}`")))
+    ensure(sig.results[0] == expected, || {
+        result(format!("expected `{expected}`"))
+    })
 }
 
 fn select(sig: &Sig) -> Checked {
@@ -121,9 +145,13 @@ fn select(sig: &Sig) -> Checked {
     let ty = sig.results[0];
     sig.arg_is(1, ty)?;
     sig.arg_is(2, ty)?;
-    ensure(!matches!(ty, Ty::Pending { .. }), || operand("accumulators in flight cannot be selected"))?;
+    ensure(!matches!(ty, Ty::Pending { .. }), || {
+        operand("accumulators in flight cannot be selected")
+    })?;
     let ok = sig.args[0] == Ty::BOOL || sig.args[0] == Ty::vec(DType::Bool, ty.lanes().max(1));
-    ensure(ok, || operand(format!("condition `{}` for `{ty}`", sig.args[0])))
+    ensure(ok, || {
+        operand(format!("condition `{}` for `{ty}`", sig.args[0]))
+    })
 }
 
 fn convert(sig: &Sig) -> Checked {
@@ -150,28 +178,38 @@ fn pack(sig: &Sig) -> Checked {
         .ok()
         .filter(|&n| n > 1 && ty.lanes().is_multiple_of(n))
         .map(|n| ty.with_lanes(ty.lanes() / n));
-    ensure(part.is_some_and(|p| sig.args.iter().all(|a| *a == p)), || {
-        operand(format!("the parts do not concatenate to `{ty}`"))
-    })
+    ensure(
+        part.is_some_and(|p| sig.args.iter().all(|a| *a == p)),
+        || operand(format!("the parts do not concatenate to `{ty}`")),
+    )
 }
 
 fn unpack(sig: &Sig) -> Checked {
-    ensure(sig.args.len() == 1, || Problem::new("K02", "takes one operand"))?;
+    ensure(sig.args.len() == 1, || {
+        Problem::new("K02", "takes one operand")
+    })?;
     let ty = sig.args[0];
     let part = u8::try_from(sig.results.len())
         .ok()
         .filter(|&n| n > 1 && ty.lanes().is_multiple_of(n))
         .map(|n| ty.with_lanes(ty.lanes() / n));
-    ensure(part.is_some_and(|p| sig.results.iter().all(|r| *r == p)), || {
-        result(format!("the parts do not make up `{ty}`"))
-    })
+    ensure(
+        part.is_some_and(|p| sig.results.iter().all(|r| *r == p)),
+        || result(format!("the parts do not make up `{ty}`")),
+    )
 }
 
 fn ptr_add(sig: &Sig) -> Checked {
     sig.counts(2, 1)?;
-    ensure(matches!(sig.args[0], Ty::Ptr { .. }), || operand("expected a pointer"))?;
-    ensure(sig.args[1].is_index(), || operand(format!("index `{}`", sig.args[1])))?;
-    ensure(sig.results[0] == sig.args[0], || result(format!("expected `{}`", sig.args[0])))
+    ensure(matches!(sig.args[0], Ty::Ptr { .. }), || {
+        operand("expected a pointer")
+    })?;
+    ensure(sig.args[1].is_index(), || {
+        operand(format!("index `{}`", sig.args[1]))
+    })?;
+    ensure(sig.results[0] == sig.args[0], || {
+        result(format!("expected `{}`", sig.args[0]))
+    })
 }
 
 fn ptr_cast(sig: &Sig) -> Checked {
@@ -190,32 +228,50 @@ fn ptr_to_int(sig: &Sig) -> Checked {
     let Ty::Ptr { space, .. } = sig.args[0] else {
         return Err(operand("expected a pointer"));
     };
-    let expected = if space.address_bits() == 32 { Ty::U32 } else { Ty::U64 };
-    ensure(sig.results[0] == expected, || result(format!("expected `{expected}`")))
+    let expected = if space.address_bits() == 32 {
+        Ty::U32
+    } else {
+        Ty::U64
+    };
+    ensure(sig.results[0] == expected, || {
+        result(format!("expected `{expected}`"))
+    })
 }
 
 const ALL_SPACES: &[Space] = &Space::ALL;
 
 /// Loads and stores move whole elements: a scalar, or a vector whose bits are whole elements.
 fn access(elem: DType, ty: Ty) -> Checked {
-    ensure(ty.dtype().is_some(), || operand(format!("memory holds no `{ty}`")))?;
+    ensure(ty.dtype().is_some(), || {
+        operand(format!("memory holds no `{ty}`"))
+    })?;
     ensure(ty.bits() <= 128, || {
         Problem::new("K09", format!("`{ty}` is wider than an access of 16 bytes"))
     })?;
-    ensure(ty.bits() >= 8, || operand(format!("`{ty}` is less than a byte")))?;
+    ensure(ty.bits() >= 8, || {
+        operand(format!("`{ty}` is less than a byte"))
+    })?;
     let same = ty.dtype() == Some(elem);
-    ensure(same || elem == DType::U8 && ty.dtype().is_some_and(|d| d.bits() == 4), || {
-        operand(format!("`{ty}` through a pointer to `{elem}`; cast the pointer"))
-    })
+    ensure(
+        same || elem == DType::U8 && ty.dtype().is_some_and(|d| d.bits() == 4),
+        || {
+            operand(format!(
+                "`{ty}` through a pointer to `{elem}`; cast the pointer"
+            ))
+        },
+    )
 }
 
 fn load(order: Order, sig: &Sig) -> Checked {
-    ensure(matches!(sig.args.len(), 1 | 3), || Problem::new("K02", "takes 1 or 3 operands"))?;
+    ensure(matches!(sig.args.len(), 1 | 3), || {
+        Problem::new("K02", "takes 1 or 3 operands")
+    })?;
     ensure(sig.results.len() == 1, || result("gives one result"))?;
     let elem = sig.pointer(0, ALL_SPACES)?;
-    ensure(matches!(order, Order::Weak | Order::Relaxed | Order::Acquire), || {
-        operand(format!("a load cannot be `{}`", order.name()))
-    })?;
+    ensure(
+        matches!(order, Order::Weak | Order::Relaxed | Order::Acquire),
+        || operand(format!("a load cannot be `{}`", order.name())),
+    )?;
     access(elem, sig.results[0])?;
     if sig.args.len() == 3 {
         sig.arg_is(1, Ty::BOOL)?;
@@ -225,15 +281,29 @@ fn load(order: Order, sig: &Sig) -> Checked {
 }
 
 fn store(order: Order, sig: &Sig) -> Checked {
-    ensure(matches!(sig.args.len(), 2 | 3), || Problem::new("K02", "takes 2 or 3 operands"))?;
+    ensure(matches!(sig.args.len(), 2 | 3), || {
+        Problem::new("K02", "takes 2 or 3 operands")
+    })?;
     ensure(sig.results.is_empty(), || result("gives no result"))?;
     let elem = sig.pointer(0, ALL_SPACES)?;
-    ensure(!matches!(sig.args[0], Ty::Ptr { space: Space::ReadOnly, .. }), || {
-        Problem::new("K08", "store to read-only memory")
-    })?;
-    ensure(matches!(order, Order::Weak | Order::Relaxed | Order::Release), || {
-        operand(format!("a store cannot be `{}`", order.name()))
-    })?;
+    ensure(
+        !matches!(
+            sig.args[0],
+            Ty::Ptr {
+                space: Space::ReadOnly,
+                ..
+            }
+        ),
+        || Problem::new("K08", "store to read-only memory"),
+    )?;
+    ensure(
+        matches!(order, Order::Weak | Order::Relaxed | Order::Release),
+        || operand(format!("a store cannot be `{}`", order.name())),
+    )?;
     access(elem, sig.args[1])?;
-    if sig.args.len() == 3 { sig.arg_is(2, Ty::BOOL) } else { Ok(()) }
+    if sig.args.len() == 3 {
+        sig.arg_is(2, Ty::BOOL)
+    } else {
+        Ok(())
+    }
 }

@@ -36,7 +36,12 @@ pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
         lex_line(code, number as u32 + 1, &mut out);
     }
     let line = text.lines().count() as u32 + 1;
-    out.push(Token { kind: TokenKind::End, text: "", line, column: 1 });
+    out.push(Token {
+        kind: TokenKind::End,
+        text: "",
+        line,
+        column: 1,
+    });
     out
 }
 
@@ -50,14 +55,26 @@ fn lex_line<'a>(code: &'a str, line: u32, out: &mut Vec<Token<'a>>) {
         }
         let (kind, len) = match c {
             '%' | '@' => {
-                let kind = if c == '%' { TokenKind::Value } else { TokenKind::Symbol };
-                (kind, 1 + prefix(&rest[1..], |c| c.is_ascii_alphanumeric() || c == '_'))
+                let kind = if c == '%' {
+                    TokenKind::Value
+                } else {
+                    TokenKind::Symbol
+                };
+                (
+                    kind,
+                    1 + prefix(&rest[1..], |c| c.is_ascii_alphanumeric() || c == '_'),
+                )
             }
             c if is_word(c) => (TokenKind::Word, word_len(rest)),
             c => (TokenKind::Punct, c.len_utf8()),
         };
         let (text, tail) = rest.split_at(len);
-        out.push(Token { kind, text, line, column });
+        out.push(Token {
+            kind,
+            text,
+            line,
+            column,
+        });
         rest = tail;
     }
 }

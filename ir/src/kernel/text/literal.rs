@@ -63,7 +63,11 @@ mod tests {
             (DType::Bool, 1),
         ];
         for (dtype, bits) in cases {
-            assert_eq!(parse(dtype, &print(dtype, bits)), Some(bits), "{dtype} {bits:#x}");
+            assert_eq!(
+                parse(dtype, &print(dtype, bits)),
+                Some(bits),
+                "{dtype} {bits:#x}"
+            );
         }
         assert_eq!(parse(DType::I8, "128"), None);
         assert_eq!(parse(DType::U8, "256"), None);

@@ -41,8 +41,15 @@ pub fn parse_kernel(text: &str) -> Result<Kernel, Vec<TextError>> {
     match (kernels.pop(), kernels.len()) {
         (Some(kernel), 0) => Ok(kernel),
         (_, n) => {
-            let message = format!("expected one kernel, found {}", if n == 0 { 0 } else { n + 1 });
-            Err(vec![TextError { line: 1, column: 1, message }])
+            let message = format!(
+                "expected one kernel, found {}",
+                if n == 0 { 0 } else { n + 1 }
+            );
+            Err(vec![TextError {
+                line: 1,
+                column: 1,
+                message,
+            }])
         }
     }
 }
@@ -52,7 +59,12 @@ pub fn parse_kernel(text: &str) -> Result<Kernel, Vec<TextError>> {
 /// # Errors
 /// Every mistake found, in order of position.
 pub fn parse_kernels(text: &str) -> Result<Vec<Kernel>, Vec<TextError>> {
-    let mut parser = Parser { tokens: tokens(text), at: 0, errors: Vec::new(), depth: 0 };
+    let mut parser = Parser {
+        tokens: tokens(text),
+        at: 0,
+        errors: Vec::new(),
+        depth: 0,
+    };
     let mut kernels = Vec::new();
     while parser.peek().kind != TokenKind::End {
         match parser.kernel() {
@@ -63,7 +75,11 @@ pub fn parse_kernels(text: &str) -> Result<Vec<Kernel>, Vec<TextError>> {
             }
         }
     }
-    if parser.errors.is_empty() { Ok(kernels) } else { Err(parser.errors) }
+    if parser.errors.is_empty() {
+        Ok(kernels)
+    } else {
+        Err(parser.errors)
+    }
 }
 
 struct Parser<'a> {
@@ -105,7 +121,11 @@ impl<'a> Parser<'a> {
     }
 
     fn error<T>(token: &Token, message: impl Into<String>) -> Parsed<T> {
-        Err(TextError { line: token.line, column: token.column, message: message.into() })
+        Err(TextError {
+            line: token.line,
+            column: token.column,
+            message: message.into(),
+        })
     }
 
     fn is(&self, text: &str) -> bool {
@@ -145,7 +165,8 @@ impl<'a> Parser<'a> {
     }
 
     fn skip_to_kernel(&mut self) {
-        while self.peek().kind != TokenKind::End && !(self.is("kernel") && self.peek().column == 1) {
+        while self.peek().kind != TokenKind::End && !(self.is("kernel") && self.peek().column == 1)
+        {
             self.next();
         }
     }
@@ -171,12 +192,23 @@ impl<'a> Parser<'a> {
         let serial = match kind.text {
             "serial" => true,
             "spmd" => false,
-            other => return Self::error(&kind, format!("expected `spmd` or `serial`, found `{other}`")),
+            other => {
+                return Self::error(
+                    &kind,
+                    format!("expected `spmd` or `serial`, found `{other}`"),
+                );
+            }
         };
-        let name = self.named(TokenKind::Symbol, "the kernel's name")?.to_string();
+        let name = self
+            .named(TokenKind::Symbol, "the kernel's name")?
+            .to_string();
         let mut scope = Scope::default();
         let params = self.params(&mut scope)?;
-        let kind = if serial { Kind::Serial } else { Kind::Spmd(self.launch()?) };
+        let kind = if serial {
+            Kind::Serial
+        } else {
+            Kind::Spmd(self.launch()?)
+        };
         self.expect("{")?;
         while self.is("shared") && self.tokens[self.at + 1].kind == TokenKind::Symbol {
             let array = self.shared_array()?;
@@ -184,7 +216,14 @@ impl<'a> Parser<'a> {
         }
         let body = self.region_body(&mut scope)?;
         let Scope { types, shared, .. } = scope;
-        let mut kernel = Kernel { name, kind, params, shared, types, body };
+        let mut kernel = Kernel {
+            name,
+            kind,
+            params,
+            shared,
+            types,
+            body,
+        };
         canonical::renumber(&mut kernel);
         Ok(kernel)
     }
@@ -194,7 +233,10 @@ impl<'a> Parser<'a> {
         let mut params = Vec::new();
         while !self.accept(")") {
             let (name, ty) = self.definition(scope)?;
-            params.push(Param { name: name.to_string(), ty });
+            params.push(Param {
+                name: name.to_string(),
+                ty,
+            });
             if !self.is(")") {
                 self.expect(",")?;
             }
@@ -248,14 +290,25 @@ impl<'a> Parser<'a> {
 
     fn shared_array(&mut self) -> Parsed<SharedArray> {
         self.expect("shared")?;
-        let name = self.named(TokenKind::Symbol, "the array's name")?.to_string();
+        let name = self
+            .named(TokenKind::Symbol, "the array's name")?
+            .to_string();
         self.expect(":")?;
         let elem = self.word("a number format")?;
         self.expect("[")?;
-        let len = if self.accept("dynamic") { None } else { Some(self.word("a length")?) };
+        let len = if self.accept("dynamic") {
+            None
+        } else {
+            Some(self.word("a length")?)
+        };
         self.expect("]")?;
         self.expect("align")?;
-        Ok(SharedArray { name, elem, len, align: self.word("an alignment")? })
+        Ok(SharedArray {
+            name,
+            elem,
+            len,
+            align: self.word("an alignment")?,
+        })
     }
 
     /// Statements up to and with the closing brace.
@@ -321,7 +374,12 @@ impl<'a> Parser<'a> {
         let op = self.operation(&results, scope)?;
         let args = self.operands(scope)?;
         let regions = self.regions(&op, scope)?;
-        Ok(Stmt { results, op, args, regions })
+        Ok(Stmt {
+            results,
+            op,
+            args,
+            regions,
+        })
     }
 
     fn operation(&mut self, results: &[Value], scope: &Scope<'a>) -> Parsed<Op> {
@@ -331,7 +389,10 @@ impl<'a> Parser<'a> {
             let dtype = results.first().and_then(|v| scope.types[v.index()].dtype());
             return match dtype.and_then(|d| literal::parse(d, literal.text)) {
                 Some(bits) => Ok(Op::Const { bits: Bits(bits) }),
-                None => Self::error(&literal, format!("`{}` is no constant of this type", literal.text)),
+                None => Self::error(
+                    &literal,
+                    format!("`{}` is no constant of this type", literal.text),
+                ),
             };
         }
         match Op::parse(token.text) {

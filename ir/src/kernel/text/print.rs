@@ -12,7 +12,11 @@ impl fmt::Display for Kernel {
         header(self, &mut out);
         for array in &self.shared {
             let len = array.len.map_or(String::from("dynamic"), |n| n.to_string());
-            let _ = writeln!(out, "  shared @{}: {}[{len}] align {}", array.name, array.elem, array.align);
+            let _ = writeln!(
+                out,
+                "  shared @{}: {}[{len}] align {}",
+                array.name, array.elem, array.align
+            );
         }
         body(self, &self.body, 1, &mut out);
         out.push_str("}\n");
@@ -21,9 +25,16 @@ impl fmt::Display for Kernel {
 }
 
 fn header(kernel: &Kernel, out: &mut String) {
-    let params: Vec<String> =
-        kernel.params.iter().map(|p| format!("%{}: {}", p.name, p.ty)).collect();
-    let kind = if matches!(kernel.kind, Kind::Serial) { "serial" } else { "spmd" };
+    let params: Vec<String> = kernel
+        .params
+        .iter()
+        .map(|p| format!("%{}: {}", p.name, p.ty))
+        .collect();
+    let kind = if matches!(kernel.kind, Kind::Serial) {
+        "serial"
+    } else {
+        "spmd"
+    };
     let _ = write!(out, "kernel {kind} @{}({})", kernel.name, params.join(", "));
     if let Kind::Spmd(launch) = &kernel.kind {
         let [x, y, z] = launch.block;
@@ -50,7 +61,11 @@ fn name(kernel: &Kernel, v: Value) -> String {
 }
 
 fn names(kernel: &Kernel, values: &[Value]) -> String {
-    values.iter().map(|&v| name(kernel, v)).collect::<Vec<_>>().join(", ")
+    values
+        .iter()
+        .map(|&v| name(kernel, v))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn typed(kernel: &Kernel, values: &[Value]) -> String {

@@ -12,7 +12,11 @@ use super::super::text::stmt_line;
 use super::super::{Op, Problem, Ty};
 
 pub(super) fn check(kernel: &Kernel) -> Vec<Problem> {
-    let mut flight = Flight { kernel, uses: count_uses(kernel), problems: Vec::new() };
+    let mut flight = Flight {
+        kernel,
+        uses: count_uses(kernel),
+        problems: Vec::new(),
+    };
     flight.region(&kernel.body);
     flight.problems
 }
@@ -48,7 +52,8 @@ impl<'k> Flight<'k> {
     }
 
     fn say(&mut self, code: &'static str, message: impl Into<String>, at: &Stmt) {
-        self.problems.push(Problem::new(code, message).at(stmt_line(self.kernel, at)));
+        self.problems
+            .push(Problem::new(code, message).at(stmt_line(self.kernel, at)));
     }
 
     fn region(&mut self, region: &'k Region) {
@@ -84,12 +89,17 @@ impl<'k> Flight<'k> {
     fn stmt(&mut self, stmt: &'k Stmt, open: &mut HashMap<Value, Closed>, commits: &mut u32) {
         for arg in self.pending(&stmt.args) {
             let Some(closed) = open.remove(&arg) else {
-                self.say("K11", format!("%{} comes from another region", arg.index()), stmt);
+                self.say(
+                    "K11",
+                    format!("%{} comes from another region", arg.index()),
+                    stmt,
+                );
                 continue;
             };
             match (stmt.op, closed) {
                 (Op::WgmmaWait { groups }, Some(c)) if *commits - c < groups => {
-                    let message = format!("the wait leaves the group of %{} under way", arg.index());
+                    let message =
+                        format!("the wait leaves the group of %{} under way", arg.index());
                     self.say("K12", message, stmt);
                 }
                 (Op::WgmmaWait { .. } | Op::For | Op::While, None) => {

@@ -30,13 +30,24 @@ fn is_identifier(name: &str) -> bool {
 
 fn names(kernel: &Kernel, out: &mut Vec<Problem>) {
     let mut seen = HashSet::new();
-    let inner = kernel.params.iter().map(|p| &p.name).chain(kernel.shared.iter().map(|a| &a.name));
+    let inner = kernel
+        .params
+        .iter()
+        .map(|p| &p.name)
+        .chain(kernel.shared.iter().map(|a| &a.name));
     for name in inner.clone() {
         if !seen.insert(name) {
-            out.push(Problem::new("K16", format!("the name `{name}` is used twice")));
+            out.push(Problem::new(
+                "K16",
+                format!("the name `{name}` is used twice"),
+            ));
         }
     }
-    for name in [&kernel.name].into_iter().chain(inner).filter(|name| !is_identifier(name)) {
+    for name in [&kernel.name]
+        .into_iter()
+        .chain(inner)
+        .filter(|name| !is_identifier(name))
+    {
         out.push(Problem::new("K16", format!("`{name}` is no identifier")));
     }
 }
@@ -50,20 +61,38 @@ fn params(kernel: &Kernel, out: &mut Vec<Problem>) {
             Ty::Pending { .. } => false,
         };
         if !ok {
-            out.push(Problem::new("K16", format!("parameter `{}` cannot be `{}`", p.name, p.ty)));
+            out.push(Problem::new(
+                "K16",
+                format!("parameter `{}` cannot be `{}`", p.name, p.ty),
+            ));
         }
     }
 }
 
 fn shape(launch: &Launch, out: &mut Vec<Problem>) {
-    if !launch.block_threads().is_some_and(|n| (1..=1024).contains(&n)) {
-        out.push(Problem::new("K15", format!("block {:?}: 1 to 1024 threads", launch.block)));
+    if !launch
+        .block_threads()
+        .is_some_and(|n| (1..=1024).contains(&n))
+    {
+        out.push(Problem::new(
+            "K15",
+            format!("block {:?}: 1 to 1024 threads", launch.block),
+        ));
     }
-    if !launch.cluster_blocks().is_some_and(|n| (1..=16).contains(&n)) {
-        out.push(Problem::new("K15", format!("cluster {:?}: 1 to 16 blocks", launch.cluster)));
+    if !launch
+        .cluster_blocks()
+        .is_some_and(|n| (1..=16).contains(&n))
+    {
+        out.push(Problem::new(
+            "K15",
+            format!("cluster {:?}: 1 to 16 blocks", launch.cluster),
+        ));
     }
     if launch.max_regs > 255 {
-        out.push(Problem::new("K17", format!("{} registers per thread: at most 255", launch.max_regs)));
+        out.push(Problem::new(
+            "K17",
+            format!("{} registers per thread: at most 255", launch.max_regs),
+        ));
     }
 }
 
@@ -73,7 +102,10 @@ fn serial(kernel: &Kernel, out: &mut Vec<Problem>) {
         _ => false,
     };
     if !begins {
-        out.push(Problem::new("K19", "the first parameters are `begin: i64, end: i64`"));
+        out.push(Problem::new(
+            "K19",
+            "the first parameters are `begin: i64, end: i64`",
+        ));
     }
     if !kernel.shared.is_empty() {
         out.push(Problem::new("K07", "shared array in a serial kernel"));
@@ -89,14 +121,22 @@ fn shared(kernel: &Kernel, out: &mut Vec<Problem>) {
     for a in &kernel.shared {
         let aligned = a.align.is_power_of_two() && a.align <= 1024;
         if !aligned || a.align < bytes_of(a).max(1) || a.elem.bits() < 8 {
-            out.push(Problem::new("K14", format!("shared `{}`: alignment {} of `{}`", a.name, a.align, a.elem)));
+            out.push(Problem::new(
+                "K14",
+                format!("shared `{}`: alignment {} of `{}`", a.name, a.align, a.elem),
+            ));
         }
     }
     if kernel.shared.iter().filter(|a| a.len.is_none()).count() > 1 {
         out.push(Problem::new("K14", "more than one dynamic shared array"));
     }
-    let fits = kernel.static_shared_bytes().is_some_and(|n| n <= MAX_STATIC_SHARED);
+    let fits = kernel
+        .static_shared_bytes()
+        .is_some_and(|n| n <= MAX_STATIC_SHARED);
     if out.len() == before && !fits {
-        out.push(Problem::new("K14", "more than 48 KiB of static shared memory; use a dynamic array"));
+        out.push(Problem::new(
+            "K14",
+            "more than 48 KiB of static shared memory; use a dynamic array",
+        ));
     }
 }
