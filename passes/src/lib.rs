@@ -1,1 +1,36 @@
-//! Graph passes of the qcc quantization compiler.
+//! Graph passes: module to module, from the float model to the quantized and fused one.
+//!
+//! A [`Pass`] is a function of a module and a [`PassContext`] (options, statistics, an executor,
+//! a cost model, the ledger that it writes to). [`Manager`] runs a list of them, verifies after
+//! each and reports times; [`registry`] finds them by name; [`pipeline`] says which run in
+//! which order and why.
+//!
+//! ```
+//! use qcc_ir::{DType, graph::{Builder, TensorType}, expr::UnaryFn};
+//! use qcc_passes::{Manager, Options, PassContext, registry};
+//! let mut b = Builder::new("main");
+//! let x = b.param("x", TensorType::fixed(DType::F32, &[2, 3]));
+//! let unused = b.unary(UnaryFn::Exp, x)?;
+//! let y = b.unary(UnaryFn::Neg, x)?;
+//! let module = b.finish_module([("y", y)]);
+//!
+//! let options = Options::default();
+//! let mut ctx = PassContext::new(&options);
+//! let out = Manager::new(registry::parse_list("dce")?).run(module, &mut ctx)?;
+//! assert_eq!(out.module.funcs[0].ops.len(), 1);
+//! # Ok::<(), qcc_ir::Diagnostic>(())
+//! ```
+#![warn(missing_docs)]
+
+mod analysis;
+mod cse;
+mod dce;
+mod manager;
+mod options;
+mod pass;
+pub mod registry;
+mod rewrite;
+
+pub use manager::{Manager, Observer, Outcome, PassRun};
+pub use options::{ActMode, Options};
+pub use pass::{Pass, PassContext};

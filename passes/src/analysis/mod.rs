@@ -1,0 +1,5 @@
+//! Facts about functions that several passes need; they never change anything.
+
+mod dataflow;
+
+pub(crate) use dataflow::live_ops;

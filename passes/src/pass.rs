@@ -1,0 +1,46 @@
+//! What a pass is and what it may know.
+
+use crate::options::Options;
+use qcc_ir::diag::Result;
+use qcc_ir::exec::{CostModel, Executor};
+use qcc_ir::graph::Module;
+
+/// A function from module to module.
+///
+/// A pass holds no state between runs, reads no environment and writes nothing but its result,
+/// the ledger and, where it changes what a value holds, the statistics of the context. Its input
+/// is valid and so is its result: the [`crate::Manager`] verifies both.
+pub trait Pass {
+    /// The name by which the registry and the command line know it, in kebab case.
+    fn name(&self) -> &'static str;
+
+    /// What it does, in one line.
+    fn summary(&self) -> &'static str;
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// When the module cannot be treated as the options ask: with the node and the way out.
+    fn run(&self, module: &Module, ctx: &mut PassContext<'_>) -> Result<Module>;
+}
+
+/// Everything that passes are given besides the module.
+pub struct PassContext<'a> {
+    /// What the user asked for.
+    pub options: &'a Options,
+    /// Runs modules on data.
+    pub executor: Option<&'a dyn Executor>,
+    /// Says which ops the target can run, and how fast.
+    pub cost: Option<&'a dyn CostModel>,
+}
+
+impl<'a> PassContext<'a> {
+    /// A context with these options and nothing else.
+    pub fn new(options: &'a Options) -> Self {
+        PassContext {
+            options,
+            executor: None,
+            cost: None,
+        }
+    }
+}
