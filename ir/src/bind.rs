@@ -25,7 +25,11 @@ impl Sizes {
             .map(|d| {
                 let v = d.eval(&|s| self.get(s));
                 v.and_then(|v| u64::try_from(v).ok()).ok_or_else(|| {
-                    Diagnostic::error(506, Class::Input, format!("the extent {d} of {t} has no size of 0 or more for these inputs"))
+                    Diagnostic::error(
+                        506,
+                        Class::Input,
+                        format!("the extent {d} of {t} has no size of 0 or more for these inputs"),
+                    )
                 })
             })
             .collect()
@@ -47,25 +51,46 @@ impl<S: Into<String>> FromIterator<(S, i64)> for Sizes {
 /// When the number, a format, a rank or an extent of the inputs does not fit, or a size lies
 /// outside its symbol's declared range. The message names both sides.
 pub fn bind_inputs(m: &Module, func: &Func, inputs: &[&Tensor]) -> Result<Sizes> {
-    let bad = |name: &str, msg: String| Diagnostic::error(505, Class::Input, msg).at(format!("input {name}"));
+    let bad = |name: &str, msg: String| {
+        Diagnostic::error(505, Class::Input, msg).at(format!("input {name}"))
+    };
     if inputs.len() != func.params.len() {
-        return Err(bad(&func.name, format!("{} inputs were given, {} are needed", inputs.len(), func.params.len())));
+        return Err(bad(
+            &func.name,
+            format!(
+                "{} inputs were given, {} are needed",
+                inputs.len(),
+                func.params.len()
+            ),
+        ));
     }
     let mut sizes = Sizes::default();
     for (p, t) in func.params.iter().zip(inputs) {
         let v = func.value(*p);
         if v.ty.elem.plain() != Some(t.dtype()) || v.ty.rank() != t.dims().len() {
-            return Err(bad(&v.name, format!("{}{:?} was given, {} is needed", t.dtype(), t.dims(), v.ty)));
+            return Err(bad(
+                &v.name,
+                format!("{}{:?} was given, {} is needed", t.dtype(), t.dims(), v.ty),
+            ));
         }
         for (d, n) in v.ty.shape.iter().zip(t.dims()) {
             let n = i64::try_from(*n).unwrap_or(i64::MAX);
             let Some(s) = d.as_sym() else { continue };
             let (lo, hi) = m.symbol_range(s);
             if n < lo || n > hi {
-                return Err(bad(&v.name, format!("{s} = {n} lies outside the compiled range {lo}..{hi}")));
+                return Err(bad(
+                    &v.name,
+                    format!("{s} = {n} lies outside the compiled range {lo}..{hi}"),
+                ));
             }
             if *sizes.0.entry(s.to_string()).or_insert(n) != n {
-                return Err(bad(&v.name, format!("{s} = {n} here, but {} in an earlier input", sizes.get(s).unwrap_or(0))));
+                return Err(bad(
+                    &v.name,
+                    format!(
+                        "{s} = {n} here, but {} in an earlier input",
+                        sizes.get(s).unwrap_or(0)
+                    ),
+                ));
             }
         }
     }
@@ -73,7 +98,10 @@ pub fn bind_inputs(m: &Module, func: &Func, inputs: &[&Tensor]) -> Result<Sizes>
         let v = func.value(*p);
         let want = sizes.dims(&v.ty)?;
         if want != t.dims() {
-            return Err(bad(&v.name, format!("{:?} was given, {} = {want:?} is needed", t.dims(), v.ty)));
+            return Err(bad(
+                &v.name,
+                format!("{:?} was given, {} = {want:?} is needed", t.dims(), v.ty),
+            ));
         }
     }
     Ok(sizes)

@@ -1,8 +1,10 @@
 //! Number formats, graph IR and kernel IR of the qcc quantization compiler.
 #![warn(missing_docs)]
 
+pub mod bind;
 pub mod diag;
 pub mod dim;
+pub mod eval;
 pub mod exec;
 pub mod expr;
 pub mod format;

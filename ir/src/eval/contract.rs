@@ -23,7 +23,12 @@ pub(super) fn matmul(a: &Array, b: &Array) -> Result<Array> {
         let skip = batch.len() - (r - 2);
         let dims = x.dims.clone();
         move |i: &[usize]| -> usize {
-            (0..r - 2).filter(|d| dims[*d] != 1).map(|d| i[skip + d] * st[d]).sum::<usize>() * tail[0] * tail[1]
+            (0..r - 2)
+                .filter(|d| dims[*d] != 1)
+                .map(|d| i[skip + d] * st[d])
+                .sum::<usize>()
+                * tail[0]
+                * tail[1]
         }
     };
     let (pa, pb) = (spread(a, ra, [m, k]), spread(b, rb, [k, n]));
@@ -33,7 +38,11 @@ pub(super) fn matmul(a: &Array, b: &Array) -> Result<Array> {
         let (oa, ob) = (pa(i), pb(i));
         for r in 0..m {
             for c in 0..n {
-                out.push((0..k).map(|j| va[oa + r * k + j] * vb[ob + j * n + c]).sum());
+                out.push(
+                    (0..k)
+                        .map(|j| va[oa + r * k + j] * vb[ob + j * n + c])
+                        .sum(),
+                );
             }
         }
     });
@@ -59,7 +68,10 @@ fn side(b: &Bundle, t: &TensorType, rows: usize, exact: bool) -> Result<Side> {
     let Some(q) = t.elem.quant().filter(|_| exact) else {
         return real(t);
     };
-    let scale = b.scale.as_ref().ok_or_else(|| internal("a quantized value has no scale"))?;
+    let scale = b
+        .scale
+        .as_ref()
+        .ok_or_else(|| internal("a quantized value has no scale"))?;
     let s = quant::f32s(scale)?;
     let k = b.codes.numel() / rows.max(1);
     let codes = load_tensor(&b.codes)?;
@@ -74,14 +86,19 @@ fn side(b: &Bundle, t: &TensorType, rows: usize, exact: bool) -> Result<Side> {
         }
     }
     let scale = if s.len() == 1 { vec![s[0]; rows] } else { s };
-    Ok(Side { v, scale: Some(scale) })
+    Ok(Side {
+        v,
+        scale: Some(scale),
+    })
 }
 
 /// Whether scales do not vary along what is contracted: all dimensions after the first `rows`.
 fn one_scale_per_row(t: &TensorType, rows: usize) -> bool {
     t.elem.quant().is_some_and(|q| {
         let (outer, inner) = q.block.0.split_at(rows);
-        q.block.is_tensor() || (inner.iter().all(|b| *b == Block::All) && outer.iter().all(|b| *b == Block::Fixed(1)))
+        q.block.is_tensor()
+            || (inner.iter().all(|b| *b == Block::All)
+                && outer.iter().all(|b| *b == Block::Fixed(1)))
     })
 }
 
@@ -93,9 +110,15 @@ fn combine(sum: f64, x: &Side, i: usize, w: &Side, j: usize) -> f64 {
 }
 
 /// The accumulators of `x·wᵀ`: one array, or two for a weight of `[2n, k]`.
-pub(super) fn linear(x: (&Bundle, &TensorType), w: (&Bundle, &TensorType), accs: u8) -> Result<Vec<Array>> {
+pub(super) fn linear(
+    x: (&Bundle, &TensorType),
+    w: (&Bundle, &TensorType),
+    accs: u8,
+) -> Result<Vec<Array>> {
     let dims: Vec<usize> = x.0.codes.dims().iter().map(|d| *d as usize).collect();
-    let (&k, lead) = dims.split_last().ok_or_else(|| internal("linear on a scalar"))?;
+    let (&k, lead) = dims
+        .split_last()
+        .ok_or_else(|| internal("linear on a scalar"))?;
     let rows: usize = lead.iter().product();
     let n = w.0.codes.dims()[0] as usize;
     let exact = one_scale_per_row(x.1, lead.len()) && one_scale_per_row(w.1, 1);
@@ -128,12 +151,19 @@ fn window_out(w: &Window, spatial: &[usize]) -> Vec<usize> {
         .map(|d| {
             let reach = w.dilations[d] * (w.kernel[d] - 1) + 1;
             let padded = spatial[d] as u64 + w.pad_lo[d] + w.pad_hi[d];
-            padded.checked_sub(reach).map_or(0, |f| (f / w.strides[d] + 1) as usize)
+            padded
+                .checked_sub(reach)
+                .map_or(0, |f| (f / w.strides[d] + 1) as usize)
         })
         .collect()
 }
 
-pub(super) fn conv(x: (&Bundle, &TensorType), w: (&Bundle, &TensorType), win: &Window, groups: u64) -> Result<Array> {
+pub(super) fn conv(
+    x: (&Bundle, &TensorType),
+    w: (&Bundle, &TensorType),
+    win: &Window,
+    groups: u64,
+) -> Result<Array> {
     let xd: Vec<usize> = x.0.codes.dims().iter().map(|d| *d as usize).collect();
     let wd: Vec<usize> = w.0.codes.dims().iter().map(|d| *d as usize).collect();
     let exact = x.1.elem.quant().is_some_and(|q| q.block.is_tensor()) && one_scale_per_row(w.1, 1);
@@ -158,7 +188,9 @@ pub(super) fn conv(x: (&Bundle, &TensorType), w: (&Bundle, &TensorType), win: &W
                         None => return,
                     }
                 }
-                let wat: usize = o[1] * wst[0] + c * wst[1] + k.iter().zip(&wst[2..]).map(|(k, s)| k * s).sum::<usize>();
+                let wat: usize = o[1] * wst[0]
+                    + c * wst[1]
+                    + k.iter().zip(&wst[2..]).map(|(k, s)| k * s).sum::<usize>();
                 sum += xs.v[at] * ws.v[wat];
             });
         }
@@ -185,7 +217,11 @@ pub(super) fn pool(x: &Array, f: PoolFn, win: &Window) -> Result<Array> {
                 }
             }
             sum += v[at];
-            max = if v[at].is_nan() || max.is_nan() { f64::NAN } else { max.max(v[at]) };
+            max = if v[at].is_nan() || max.is_nan() {
+                f64::NAN
+            } else {
+                max.max(v[at])
+            };
             count += 1;
         });
         out.push(match f {
@@ -198,23 +234,40 @@ pub(super) fn pool(x: &Array, f: PoolFn, win: &Window) -> Result<Array> {
 }
 
 /// Scores, mask, softmax and the weighted sum of values, head by head.
-pub(super) fn attention(q: &Array, k: &Array, v: &Array, mask: Option<&Array>, a: &AttentionAttrs) -> Result<Array> {
+pub(super) fn attention(
+    q: &Array,
+    k: &Array,
+    v: &Array,
+    mask: Option<&Array>,
+    a: &AttentionAttrs,
+) -> Result<Array> {
     let (h, g) = (a.heads as usize, a.kv_heads as usize);
     let (b, s, t) = (q.dims[0], q.dims[1], k.dims[1]);
     let (d, dv) = (q.dims[2] / h, v.dims[2] / g);
     let (qv, kv, vv) = (q.f()?, k.f()?, v.f()?);
-    let mask = mask.map(|m| super::layout::broadcast_to(m, &[b, h, s, t])).transpose()?;
+    let mask = mask
+        .map(|m| super::layout::broadcast_to(m, &[b, h, s, t]))
+        .transpose()?;
     let scale = f64::from(f32::from_bits(a.scale));
     let mut out = vec![0.0; b * s * h * dv];
-    for (bi, hi, si) in (0..b).flat_map(|b| (0..h).flat_map(move |h| (0..s).map(move |s| (b, h, s)))) {
+    for (bi, hi, si) in
+        (0..b).flat_map(|b| (0..h).flat_map(move |h| (0..s).map(move |s| (b, h, s))))
+    {
         let gi = hi / (h / g);
         let mut row: Vec<f64> = (0..t)
             .map(|ti| {
                 if a.causal && ti + s > si + t {
                     return f64::NEG_INFINITY;
                 }
-                let dot: f64 = (0..d).map(|c| qv[((bi * s + si) * h + hi) * d + c] * kv[((bi * t + ti) * g + gi) * d + c]).sum();
-                match mask.as_ref().map(|m| (&m.nums, ((bi * h + hi) * s + si) * t + ti)) {
+                let dot: f64 = (0..d)
+                    .map(|c| {
+                        qv[((bi * s + si) * h + hi) * d + c] * kv[((bi * t + ti) * g + gi) * d + c]
+                    })
+                    .sum();
+                match mask
+                    .as_ref()
+                    .map(|m| (&m.nums, ((bi * h + hi) * s + si) * t + ti))
+                {
                     Some((Nums::I(m), at)) if m[at] == 0 => f64::NEG_INFINITY,
                     Some((Nums::F(m), at)) => dot * scale + m[at],
                     _ => dot * scale,
@@ -223,7 +276,9 @@ pub(super) fn attention(q: &Array, k: &Array, v: &Array, mask: Option<&Array>, a
             .collect();
         softmax_row(&mut row);
         for c in 0..dv {
-            let sum: f64 = (0..t).map(|ti| row[ti] * vv[((bi * t + ti) * g + gi) * dv + c]).sum();
+            let sum: f64 = (0..t)
+                .map(|ti| row[ti] * vv[((bi * t + ti) * g + gi) * dv + c])
+                .sum();
             out[((bi * s + si) * h + hi) * dv + c] = sum;
         }
     }
@@ -240,7 +295,11 @@ pub(super) fn rotary(x: &Array, cos: &Array, sin: &Array, a: &RotaryAttrs) -> Re
     let mut out = v.to_vec();
     for (row, base) in (0..b * s).flat_map(|r| (0..h).map(move |hi| (r, (r * h + hi) * d))) {
         for p in 0..d / 2 {
-            let (i, j) = if a.interleaved { (2 * p, 2 * p + 1) } else { (p, p + d / 2) };
+            let (i, j) = if a.interleaved {
+                (2 * p, 2 * p + 1)
+            } else {
+                (p, p + d / 2)
+            };
             let (cp, sp) = (c[row * (d / 2) + p], sn[row * (d / 2) + p]);
             out[base + i] = v[base + i] * cp - v[base + j] * sp;
             out[base + j] = v[base + j] * cp + v[base + i] * sp;

@@ -1,21 +1,34 @@
 //! Expressions over whole arrays: every step is computed for all elements and rounded to f32.
 
-use super::scalar::{binary, unary};
-use super::value::{Array, Nums, internal, store_plain, to_f32, load_tensor};
 use super::layout::broadcast_to;
+use super::scalar::{binary, unary};
+use super::value::{Array, Nums, internal, load_tensor, store_plain, to_f32};
 use crate::diag::Result;
 use crate::expr::{Compute, Expr, Node};
 
 /// The value of every step.
 ///
 /// `accs` are the accumulators, `input` loads an operand; both are broadcast to `dims`.
-pub(super) fn eval_steps(e: &Expr, dims: &[usize], accs: &[Array], input: &dyn Fn(u8) -> Result<Array>) -> Result<Vec<Nums>> {
+pub(super) fn eval_steps(
+    e: &Expr,
+    dims: &[usize],
+    accs: &[Array],
+    input: &dyn Fn(u8) -> Result<Array>,
+) -> Result<Vec<Nums>> {
     let n: usize = dims.iter().product();
     let mut steps: Vec<Nums> = Vec::with_capacity(e.nodes.len());
     for node in &e.nodes {
-        let at = |id: crate::expr::NodeId| steps.get(id.0 as usize).ok_or_else(|| internal("a step is used before it is made"));
+        let at = |id: crate::expr::NodeId| {
+            steps
+                .get(id.0 as usize)
+                .ok_or_else(|| internal("a step is used before it is made"))
+        };
         let mut v = match *node {
-            Node::Acc(i) => accs.get(usize::from(i)).ok_or_else(|| internal("no such accumulator"))?.nums.clone(),
+            Node::Acc(i) => accs
+                .get(usize::from(i))
+                .ok_or_else(|| internal("no such accumulator"))?
+                .nums
+                .clone(),
             Node::Input(k) => broadcast_to(&input(k)?, dims)?.nums,
             Node::ConstF32(bits) => Nums::F(vec![f64::from(f32::from_bits(bits)); n]),
             Node::ConstI64(c) => Nums::I(vec![c; n]),
@@ -44,7 +57,10 @@ pub(super) fn select(c: &Nums, a: &Nums, b: &Nums) -> Result<Nums> {
 }
 
 fn pick<T: Copy>(c: &[i64], a: &[T], b: &[T]) -> Vec<T> {
-    c.iter().zip(a.iter().zip(b)).map(|(c, (a, b))| if *c != 0 { *a } else { *b }).collect()
+    c.iter()
+        .zip(a.iter().zip(b))
+        .map(|(c, (a, b))| if *c != 0 { *a } else { *b })
+        .collect()
 }
 
 /// Rounds through a storage format and comes back in that format's compute type.

@@ -51,12 +51,26 @@ pub(super) fn broadcast_to(a: &Array, dims: &[usize]) -> Result<Array> {
         return Ok(a.clone());
     }
     let skip = dims.len().checked_sub(a.dims.len());
-    let fits = |skip: usize| a.dims.iter().zip(&dims[skip..]).all(|(a, d)| *a == 1 || a == d);
-    let Some(skip) = skip.filter(|s| fits(*s)) else {
-        return Err(internal(format!("{:?} does not broadcast to {dims:?}", a.dims)));
+    let fits = |skip: usize| {
+        a.dims
+            .iter()
+            .zip(&dims[skip..])
+            .all(|(a, d)| *a == 1 || a == d)
     };
-    let st: Vec<usize> = strides(&a.dims).into_iter().zip(&a.dims).map(|(s, d)| if *d == 1 { 0 } else { s }).collect();
-    Ok(gather_by(a, dims, |i| i[skip..].iter().zip(&st).map(|(i, s)| i * s).sum()))
+    let Some(skip) = skip.filter(|s| fits(*s)) else {
+        return Err(internal(format!(
+            "{:?} does not broadcast to {dims:?}",
+            a.dims
+        )));
+    };
+    let st: Vec<usize> = strides(&a.dims)
+        .into_iter()
+        .zip(&a.dims)
+        .map(|(s, d)| if *d == 1 { 0 } else { s })
+        .collect();
+    Ok(gather_by(a, dims, |i| {
+        i[skip..].iter().zip(&st).map(|(i, s)| i * s).sum()
+    }))
 }
 
 /// The extents that two arrays broadcast to.
@@ -75,7 +89,9 @@ pub(super) fn broadcast_dims(a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
 pub(super) fn transpose(a: &Array, perm: &[usize]) -> Array {
     let dims: Vec<usize> = perm.iter().map(|p| a.dims[*p]).collect();
     let st = strides(&a.dims);
-    gather_by(a, &dims, |i| i.iter().zip(perm).map(|(i, p)| i * st[*p]).sum())
+    gather_by(a, &dims, |i| {
+        i.iter().zip(perm).map(|(i, p)| i * st[*p]).sum()
+    })
 }
 
 /// Elements `starts + i·steps`; the extents are those of the result.
@@ -85,11 +101,18 @@ pub(super) fn slice(a: &Array, starts: &[usize], steps: &[u64], dims: &[usize]) 
         return Err(Diagnostic::error(
             508,
             Class::Input,
-            format!("slice from {starts:?} by {steps:?} to {dims:?} leaves {:?}", a.dims),
+            format!(
+                "slice from {starts:?} by {steps:?} to {dims:?} leaves {:?}",
+                a.dims
+            ),
         ));
     }
     let st = strides(&a.dims);
-    Ok(gather_by(a, dims, |i| (0..i.len()).map(|k| (starts[k] + i[k] * steps[k] as usize) * st[k]).sum()))
+    Ok(gather_by(a, dims, |i| {
+        (0..i.len())
+            .map(|k| (starts[k] + i[k] * steps[k] as usize) * st[k])
+            .sum()
+    }))
 }
 
 pub(super) fn concat(parts: &[Array], axis: usize) -> Result<Array> {
@@ -97,16 +120,28 @@ pub(super) fn concat(parts: &[Array], axis: usize) -> Result<Array> {
     dims[axis] = parts.iter().map(|p| p.dims[axis]).sum();
     let outer: usize = dims[..axis].iter().product();
     fn join<T: Copy>(parts: &[(&[T], usize)], outer: usize) -> Vec<T> {
-        (0..outer).flat_map(|o| parts.iter().flat_map(move |(v, run)| v[o * run..(o + 1) * run].iter().copied())).collect()
+        (0..outer)
+            .flat_map(|o| {
+                parts
+                    .iter()
+                    .flat_map(move |(v, run)| v[o * run..(o + 1) * run].iter().copied())
+            })
+            .collect()
     }
     let run = |p: &Array| p.dims[axis..].iter().product::<usize>();
     let nums = match &parts[0].nums {
         Nums::F(_) => {
-            let v: Vec<_> = parts.iter().map(|p| Ok((p.f()?, run(p)))).collect::<Result<_>>()?;
+            let v: Vec<_> = parts
+                .iter()
+                .map(|p| Ok((p.f()?, run(p))))
+                .collect::<Result<_>>()?;
             Nums::F(join(&v, outer))
         }
         Nums::I(_) => {
-            let v: Vec<_> = parts.iter().map(|p| Ok((p.i()?, run(p)))).collect::<Result<_>>()?;
+            let v: Vec<_> = parts
+                .iter()
+                .map(|p| Ok((p.i()?, run(p))))
+                .collect::<Result<_>>()?;
             Nums::I(join(&v, outer))
         }
     };
@@ -114,14 +149,28 @@ pub(super) fn concat(parts: &[Array], axis: usize) -> Result<Array> {
 }
 
 pub(super) fn pad(a: &Array, lo: &[u64], hi: &[u64], value: f64) -> Array {
-    let dims: Vec<usize> = (0..a.dims.len()).map(|k| a.dims[k] + (lo[k] + hi[k]) as usize).collect();
+    let dims: Vec<usize> = (0..a.dims.len())
+        .map(|k| a.dims[k] + (lo[k] + hi[k]) as usize)
+        .collect();
     let st = strides(&a.dims);
-    fn fill<T: Copy>(v: &[T], a: &[usize], dims: &[usize], st: &[usize], lo: &[u64], value: T) -> Vec<T> {
+    fn fill<T: Copy>(
+        v: &[T],
+        a: &[usize],
+        dims: &[usize],
+        st: &[usize],
+        lo: &[u64],
+        value: T,
+    ) -> Vec<T> {
         let mut out = Vec::with_capacity(dims.iter().product());
         each_index(dims, |i| {
-            let inside = (0..i.len()).all(|k| i[k] >= lo[k] as usize && i[k] - (lo[k] as usize) < a[k]);
+            let inside =
+                (0..i.len()).all(|k| i[k] >= lo[k] as usize && i[k] - (lo[k] as usize) < a[k]);
             let at = |k: usize| (i[k] - lo[k] as usize) * st[k];
-            out.push(if inside { v[(0..i.len()).map(at).sum::<usize>()] } else { value });
+            out.push(if inside {
+                v[(0..i.len()).map(at).sum::<usize>()]
+            } else {
+                value
+            });
         });
         out
     }
@@ -140,18 +189,32 @@ pub(super) fn gather(data: &Array, idx: &Array, axis: usize) -> Result<Array> {
         .iter()
         .map(|i| {
             let j = if *i < 0 { *i + extent as i64 } else { *i };
-            usize::try_from(j).ok().filter(|j| *j < extent).ok_or_else(|| {
-                Diagnostic::error(509, Class::Input, format!("index {i} lies outside the {extent} entries of dimension {axis}"))
-            })
+            usize::try_from(j)
+                .ok()
+                .filter(|j| *j < extent)
+                .ok_or_else(|| {
+                    Diagnostic::error(
+                        509,
+                        Class::Input,
+                        format!("index {i} lies outside the {extent} entries of dimension {axis}"),
+                    )
+                })
         })
         .collect::<Result<_>>()?;
-    let dims = [&data.dims[..axis], idx.dims.as_slice(), &data.dims[axis + 1..]].concat();
+    let dims = [
+        &data.dims[..axis],
+        idx.dims.as_slice(),
+        &data.dims[axis + 1..],
+    ]
+    .concat();
     let (st, ist) = (strides(&data.dims), strides(&idx.dims));
     let r = idx.dims.len();
     Ok(gather_by(data, &dims, |i| {
         let which: usize = (0..r).map(|k| i[axis + k] * ist[k]).sum();
         let outer: usize = (0..axis).map(|k| i[k] * st[k]).sum();
-        let inner: usize = (axis + 1..data.dims.len()).map(|k| i[k + r - 1] * st[k]).sum();
+        let inner: usize = (axis + 1..data.dims.len())
+            .map(|k| i[k + r - 1] * st[k])
+            .sum();
         outer + at[which] * st[axis] + inner
     }))
 }

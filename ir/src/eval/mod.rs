@@ -29,7 +29,7 @@ pub use ops::eval_op;
 pub use scalar::{binary_f64, binary_i64, erf, unary_f64};
 pub use weights::{normal, weight_tensor};
 
-use crate::bind::{Sizes, bind_inputs};
+use crate::bind::bind_inputs;
 use crate::diag::Result;
 use crate::graph::{Module, ValueId};
 use crate::tensor::{Bundle, Tensor};
@@ -48,7 +48,11 @@ pub fn run(m: &Module, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_with(m: &Module, inputs: &[Tensor], see: &mut dyn FnMut(ValueId, &Bundle)) -> Result<Vec<Tensor>> {
+pub fn run_with(
+    m: &Module,
+    inputs: &[Tensor],
+    see: &mut dyn FnMut(ValueId, &Bundle),
+) -> Result<Vec<Tensor>> {
     let Some(func) = m.funcs.first() else {
         return Err(value::internal("the module has no function"));
     };
@@ -59,11 +63,17 @@ pub fn run_with(m: &Module, inputs: &[Tensor], see: &mut dyn FnMut(ValueId, &Bun
     }
     let last = last_uses(func);
     for (id, op) in func.ops() {
-        let operands: Option<Vec<&Bundle>> = op.operands.iter().map(|v| env[v.index()].as_ref()).collect();
-        let operands = operands.ok_or_else(|| value::internal("an operand is used before it is defined"))?;
+        let operands: Option<Vec<&Bundle>> = op
+            .operands
+            .iter()
+            .map(|v| env[v.index()].as_ref())
+            .collect();
+        let operands =
+            operands.ok_or_else(|| value::internal("an operand is used before it is defined"))?;
         let types: Vec<_> = op.operands.iter().map(|v| func.ty(*v)).collect();
         let results: Vec<_> = op.results.iter().map(|v| func.ty(*v)).collect();
-        let out = eval_op(m, &op.kind, &operands, &types, &results, &sizes).map_err(|d| d.or_at(op.loc.to_string()))?;
+        let out = eval_op(m, &op.kind, &operands, &types, &results, &sizes)
+            .map_err(|d| d.or_at(op.loc.to_string()))?;
         for (r, b) in op.results.iter().zip(out) {
             see(*r, &b);
             env[r.index()] = Some(b);
@@ -85,9 +95,4 @@ fn last_uses(f: &crate::graph::Func) -> Vec<Option<crate::graph::OpId>> {
     }
     f.results.iter().for_each(|(_, v)| last[v.index()] = None);
     last
-}
-
-/// Binds no symbols: for ops whose shapes are all known.
-pub fn no_sizes() -> Sizes {
-    Sizes::default()
 }

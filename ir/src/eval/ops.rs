@@ -31,19 +31,40 @@ pub fn eval_op(
     };
     let single = |b: Result<Bundle>| Ok(vec![b?]);
     match kind {
-        OpKind::Const { weight, scale, zero } => single(cx.constant(*weight, *scale, *zero)),
+        OpKind::Const {
+            weight,
+            scale,
+            zero,
+        } => single(cx.constant(*weight, *scale, *zero)),
         OpKind::Splat { value } => single(cx.splat(f64::from_bits(*value))),
         OpKind::Iota { axis } => single(cx.iota(*axis)),
         OpKind::Dim { value } => {
-            let v = value.eval(&|s| sizes.get(s)).ok_or_else(|| internal(format!("size {value} is unbound")))?;
+            let v = value
+                .eval(&|s| sizes.get(s))
+                .ok_or_else(|| internal(format!("size {value} is unbound")))?;
             single(Tensor::i64(&[], &[v]).map(Bundle::from))
         }
         OpKind::Map(e) => cx.map(e),
         OpKind::Quantize => single(cx.quantize()),
-        OpKind::Linear { segments, accs, expr } => cx.linear(segments, *accs, expr.as_ref()),
-        OpKind::Conv { window, groups, expr } => {
-            let acc = contract::conv((cx.operands[0], cx.types[0]), (cx.operands[1], cx.types[1]), window, *groups)?;
-            cx.finish(vec![acc], expr.as_ref(), &|cx, acc| cx.plus_channel_bias(acc))
+        OpKind::Linear {
+            segments,
+            accs,
+            expr,
+        } => cx.linear(segments, *accs, expr.as_ref()),
+        OpKind::Conv {
+            window,
+            groups,
+            expr,
+        } => {
+            let acc = contract::conv(
+                (cx.operands[0], cx.types[0]),
+                (cx.operands[1], cx.types[1]),
+                window,
+                *groups,
+            )?;
+            cx.finish(vec![acc], expr.as_ref(), &|cx, acc| {
+                cx.plus_channel_bias(acc)
+            })
         }
         OpKind::LayerNorm { eps, expr } => {
             let acc = reduce::normalize(&cx.load(0)?, f32::from_bits(*eps), true)?;
@@ -54,9 +75,14 @@ pub fn eval_op(
             cx.finish(vec![acc], expr.as_ref(), &Ctx::gain_and_bias)
         }
         OpKind::Attention { attrs, expr } => {
-            // With an expression every further operand belongs to it, and there is no mask.
-            let mask = if expr.is_none() && types.len() > 3 { Some(cx.load(3)?) } else { None };
-            let acc = contract::attention(&cx.load(0)?, &cx.load(1)?, &cx.load(2)?, mask.as_ref(), attrs)?;
+            let mask = if attrs.mask { Some(cx.load(3)?) } else { None };
+            let acc = contract::attention(
+                &cx.load(0)?,
+                &cx.load(1)?,
+                &cx.load(2)?,
+                mask.as_ref(),
+                attrs,
+            )?;
             cx.finish(vec![acc], expr.as_ref(), &|_, acc| Ok(acc))
         }
         _ => {
@@ -80,10 +106,20 @@ impl Ctx<'_> {
     }
 
     fn dims(&self, i: usize) -> Result<Vec<usize>> {
-        Ok(self.sizes.dims(self.results[i])?.into_iter().map(|d| d as usize).collect())
+        Ok(self
+            .sizes
+            .dims(self.results[i])?
+            .into_iter()
+            .map(|d| d as usize)
+            .collect())
     }
 
-    fn constant(&self, w: WeightId, scale: Option<WeightId>, zero: Option<WeightId>) -> Result<Bundle> {
+    fn constant(
+        &self,
+        w: WeightId,
+        scale: Option<WeightId>,
+        zero: Option<WeightId>,
+    ) -> Result<Bundle> {
         let get = |w: WeightId| weight_tensor(self.m.weight(w));
         Ok(Bundle {
             codes: get(w)?,
@@ -95,7 +131,12 @@ impl Ctx<'_> {
     fn splat(&self, v: f64) -> Result<Bundle> {
         let dims = self.dims(0)?;
         let n = dims.iter().product();
-        store(&Array::floats(dims, vec![v; n]), self.results[0], None, None)
+        store(
+            &Array::floats(dims, vec![v; n]),
+            self.results[0],
+            None,
+            None,
+        )
     }
 
     fn iota(&self, axis: usize) -> Result<Bundle> {
@@ -107,7 +148,10 @@ impl Ctx<'_> {
     }
 
     fn quantize(&self) -> Result<Bundle> {
-        let q = self.results[0].elem.quant().ok_or_else(|| internal("quantize to a plain type"))?;
+        let q = self.results[0]
+            .elem
+            .quant()
+            .ok_or_else(|| internal("quantize to a plain type"))?;
         let param = |i: usize| self.operands.get(i).map(|b| &b.codes);
         quant::quantize(q, &self.load(0)?, param(1), param(2))
     }
@@ -155,7 +199,11 @@ impl Ctx<'_> {
     }
 
     fn linear(&self, segments: &[u64], accs: u8, e: Option<&Expr>) -> Result<Vec<Bundle>> {
-        let a = contract::linear((self.operands[0], self.types[0]), (self.operands[1], self.types[1]), accs)?;
+        let a = contract::linear(
+            (self.operands[0], self.types[0]),
+            (self.operands[1], self.types[1]),
+            accs,
+        )?;
         if segments.is_empty() {
             return self.finish(a, e, &|cx, acc| cx.plus_bias(acc));
         }
@@ -166,9 +214,19 @@ impl Ctx<'_> {
                 let steps = expr::eval_steps(e, &dims, &a, &|k| self.load(usize::from(k)))?;
                 steps[e.stores[0].value.0 as usize].clone()
             }
-            None => self.plus_bias(a.into_iter().next().ok_or_else(|| internal("no accumulator"))?)?.nums,
+            None => {
+                self.plus_bias(
+                    a.into_iter()
+                        .next()
+                        .ok_or_else(|| internal("no accumulator"))?,
+                )?
+                .nums
+            }
         };
-        let whole = Array { dims: dims.clone(), nums };
+        let whole = Array {
+            dims: dims.clone(),
+            nums,
+        };
         let param = |k: Option<u8>| k.map(|k| &self.operands[usize::from(k)].codes);
         let store_of = e.and_then(|e| e.stores.first().copied());
         let mut at = vec![0; dims.len()];
@@ -177,7 +235,12 @@ impl Ctx<'_> {
             let mut d = dims.clone();
             d[dims.len() - 1] = *w as usize;
             let part = layout::slice(&whole, &at, &vec![1; dims.len()], &d)?;
-            out.push(store(&part, ty, param(store_of.and_then(|s| s.scale)), param(store_of.and_then(|s| s.zero)))?);
+            out.push(store(
+                &part,
+                ty,
+                param(store_of.and_then(|s| s.scale)),
+                param(store_of.and_then(|s| s.zero)),
+            )?);
             at[dims.len() - 1] += *w as usize;
         }
         Ok(out)
@@ -193,7 +256,11 @@ impl Ctx<'_> {
     }
 
     fn plus_bias(&self, a: Array) -> Result<Array> {
-        if self.operands.len() > 2 { self.combine(a, 2, crate::expr::BinaryFn::Add) } else { Ok(a) }
+        if self.operands.len() > 2 {
+            self.combine(a, 2, crate::expr::BinaryFn::Add)
+        } else {
+            Ok(a)
+        }
     }
 
     fn plus_channel_bias(&self, a: Array) -> Result<Array> {
@@ -217,11 +284,16 @@ impl Ctx<'_> {
 
     fn elementwise(&self, kind: &OpKind) -> Result<Array> {
         let mut dims = Vec::new();
-        let loaded: Vec<Array> = (0..self.operands.len()).map(|i| self.load(i)).collect::<Result<_>>()?;
+        let loaded: Vec<Array> = (0..self.operands.len())
+            .map(|i| self.load(i))
+            .collect::<Result<_>>()?;
         for a in &loaded {
             dims = layout::broadcast_dims(&dims, &a.dims)?;
         }
-        let v: Vec<Array> = loaded.iter().map(|a| layout::broadcast_to(a, &dims)).collect::<Result<_>>()?;
+        let v: Vec<Array> = loaded
+            .iter()
+            .map(|a| layout::broadcast_to(a, &dims))
+            .collect::<Result<_>>()?;
         let nums = match kind {
             OpKind::Unary(f) => scalar::unary(*f, &v[0].nums)?,
             OpKind::Binary(f) => scalar::binary(*f, &v[0].nums, &v[1].nums)?,
@@ -240,30 +312,47 @@ impl Ctx<'_> {
                 let a = self.load(0)?;
                 let dims = self.dims(0)?;
                 if dims.iter().product::<usize>() != a.len() {
-                    return Err(internal(format!("{:?} does not reshape to {dims:?}", a.dims)));
+                    return Err(internal(format!(
+                        "{:?} does not reshape to {dims:?}",
+                        a.dims
+                    )));
                 }
                 Ok(Array { dims, nums: a.nums })
             }
             OpKind::Transpose { perm } => Ok(layout::transpose(&self.load(0)?, perm)),
             OpKind::Expand => layout::broadcast_to(&self.load(0)?, &self.dims(0)?),
             OpKind::Slice { starts, steps, .. } => {
-                let at = |d: &crate::DimExpr| d.eval(&|s| self.sizes.get(s)).and_then(|v| usize::try_from(v).ok());
+                let at = |d: &crate::DimExpr| {
+                    d.eval(&|s| self.sizes.get(s))
+                        .and_then(|v| usize::try_from(v).ok())
+                };
                 let starts: Option<Vec<usize>> = starts.iter().map(at).collect();
-                let starts = starts.ok_or_else(|| internal("a slice start is unbound or negative"))?;
+                let starts =
+                    starts.ok_or_else(|| internal("a slice start is unbound or negative"))?;
                 layout::slice(&self.load(0)?, &starts, steps, &self.dims(0)?)
             }
             OpKind::Concat { axis } => {
-                let parts: Vec<Array> = (0..self.operands.len()).map(|i| self.load(i)).collect::<Result<_>>()?;
+                let parts: Vec<Array> = (0..self.operands.len())
+                    .map(|i| self.load(i))
+                    .collect::<Result<_>>()?;
                 layout::concat(&parts, *axis)
             }
-            OpKind::Pad { lo, hi, value } => Ok(layout::pad(&self.load(0)?, lo, hi, f64::from_bits(*value))),
-            OpKind::Gather { axis } => layout::gather(&self.load(0)?, &load_tensor(&self.operands[1].codes)?, *axis),
+            OpKind::Pad { lo, hi, value } => {
+                Ok(layout::pad(&self.load(0)?, lo, hi, f64::from_bits(*value)))
+            }
+            OpKind::Gather { axis } => layout::gather(
+                &self.load(0)?,
+                &load_tensor(&self.operands[1].codes)?,
+                *axis,
+            ),
             OpKind::Reduce { f, axes, keep } => reduce::reduce(&self.load(0)?, *f, axes, *keep),
             OpKind::CumSum { axis } => Ok(reduce::cumsum(&self.load(0)?, *axis)),
             OpKind::Softmax { axis } => reduce::softmax(&self.load(0)?, *axis),
             OpKind::MatMul => contract::matmul(&self.load(0)?, &self.load(1)?),
             OpKind::Pool { f, window } => contract::pool(&self.load(0)?, *f, window),
-            OpKind::Rotary(a) => contract::rotary(&self.load(0)?, &self.load(1)?, &self.load(2)?, a),
+            OpKind::Rotary(a) => {
+                contract::rotary(&self.load(0)?, &self.load(1)?, &self.load(2)?, a)
+            }
             other => Err(internal(format!("`{}` is not a plain op", other.name()))),
         }
     }

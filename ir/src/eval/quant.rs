@@ -1,14 +1,14 @@
 //! Quantize and dequantize of whole bundles, by the definitions in `format`.
 
 use super::value::{Array, format_error, internal};
+use crate::DType;
 use crate::diag::{Class, Diagnostic, Result};
 use crate::format::{
-    QuantFormat, QuantParams, Range, absmax_nd, decode_slice, dequantize_nd, encode_slice, minmax_nd, quantize_nd,
-    scale_asymmetric, scale_symmetric,
+    QuantFormat, QuantParams, Range, absmax_nd, decode_slice, dequantize_nd, encode_slice,
+    minmax_nd, quantize_nd, scale_asymmetric, scale_symmetric,
 };
 use crate::graph::{QuantType, ScaleType};
 use crate::tensor::{Bundle, Tensor};
-use crate::DType;
 
 pub(super) fn format_of(q: &QuantType) -> Result<QuantFormat> {
     let range = if q.narrow { Range::Narrow } else { Range::Full };
@@ -44,17 +44,32 @@ pub(super) fn zeros(t: Option<&Tensor>) -> Result<Option<Vec<i32>>> {
 /// `(code − zero) · scale` for every element.
 pub(super) fn dequantize(q: &QuantType, b: &Bundle) -> Result<Vec<f32>> {
     scale_dtype(q)?;
-    let scale = b.scale.as_ref().ok_or_else(|| internal("a quantized value has no scale"))?;
+    let scale = b
+        .scale
+        .as_ref()
+        .ok_or_else(|| internal("a quantized value has no scale"))?;
     let (scales, zeros) = (f32s(scale)?, zeros(b.zero.as_ref())?);
     let params = QuantParams {
         scales: &scales,
         zeros: zeros.as_deref(),
     };
-    dequantize_nd(b.codes.bytes(), &usizes(&b.codes), &q.block, format_of(q)?, params).map_err(format_error)
+    dequantize_nd(
+        b.codes.bytes(),
+        &usizes(&b.codes),
+        &q.block,
+        format_of(q)?,
+        params,
+    )
+    .map_err(format_error)
 }
 
 /// Quantizes with the given scales, or for a dynamic type with scales of the data.
-pub(super) fn quantize(q: &QuantType, a: &Array, scale: Option<&Tensor>, zero: Option<&Tensor>) -> Result<Bundle> {
+pub(super) fn quantize(
+    q: &QuantType,
+    a: &Array,
+    scale: Option<&Tensor>,
+    zero: Option<&Tensor>,
+) -> Result<Bundle> {
     let format = format_of(q)?;
     let x: Vec<f32> = a.f()?.iter().map(|v| *v as f32).collect();
     let (scale, zero) = match (scale, q.dynamic) {
@@ -76,7 +91,12 @@ pub(super) fn quantize(q: &QuantType, a: &Array, scale: Option<&Tensor>, zero: O
 }
 
 /// Scales (and zero points) of each block of the data, rounded to the type's scale format.
-fn dynamic_params(q: &QuantType, format: QuantFormat, x: &[f32], dims: &[usize]) -> Result<(Tensor, Option<Tensor>)> {
+fn dynamic_params(
+    q: &QuantType,
+    format: QuantFormat,
+    x: &[f32],
+    dims: &[usize],
+) -> Result<(Tensor, Option<Tensor>)> {
     let mut shape = q.block.scale_shape(dims).map_err(format_error)?;
     if q.block.is_tensor() {
         shape.clear();

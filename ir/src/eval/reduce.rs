@@ -11,7 +11,9 @@ fn lanes(dims: &[usize], axis: usize) -> (Vec<usize>, usize, usize) {
     let mut outer = dims.to_vec();
     outer[axis] = 1;
     let mut starts = Vec::new();
-    each_index(&outer, |i| starts.push(i.iter().zip(&st).map(|(i, s)| i * s).sum()));
+    each_index(&outer, |i| {
+        starts.push(i.iter().zip(&st).map(|(i, s)| i * s).sum())
+    });
     (starts, st[axis], dims[axis])
 }
 
@@ -21,18 +23,34 @@ pub(super) fn reduce(a: &Array, f: ReduceFn, axes: &[usize], keep: bool) -> Resu
     let inner: Vec<usize> = axes.iter().map(|i| a.dims[*i]).collect();
     let outer: Vec<usize> = kept.iter().map(|i| a.dims[*i]).collect();
     let mut starts = Vec::new();
-    each_index(&outer, |i| starts.push(i.iter().zip(&kept).map(|(i, k)| i * st[*k]).sum::<usize>()));
+    each_index(&outer, |i| {
+        starts.push(i.iter().zip(&kept).map(|(i, k)| i * st[*k]).sum::<usize>())
+    });
     let mut offsets = Vec::new();
-    each_index(&inner, |i| offsets.push(i.iter().zip(axes).map(|(i, k)| i * st[*k]).sum::<usize>()));
+    each_index(&inner, |i| {
+        offsets.push(i.iter().zip(axes).map(|(i, k)| i * st[*k]).sum::<usize>())
+    });
     let nums = match &a.nums {
-        Nums::F(v) => Nums::F(starts.iter().map(|s| fold_f(f, offsets.iter().map(|o| v[s + o]))).collect()),
+        Nums::F(v) => Nums::F(
+            starts
+                .iter()
+                .map(|s| fold_f(f, offsets.iter().map(|o| v[s + o])))
+                .collect(),
+        ),
         Nums::I(v) => {
-            let out = starts.iter().map(|s| fold_i(f, offsets.iter().map(|o| v[s + o])));
-            Nums::I(out.collect::<Option<_>>().ok_or_else(|| internal("mean or extremum of no integers"))?)
+            let out = starts
+                .iter()
+                .map(|s| fold_i(f, offsets.iter().map(|o| v[s + o])));
+            Nums::I(
+                out.collect::<Option<_>>()
+                    .ok_or_else(|| internal("mean or extremum of no integers"))?,
+            )
         }
     };
     let dims = match keep {
-        true => (0..a.dims.len()).map(|i| if axes.contains(&i) { 1 } else { a.dims[i] }).collect(),
+        true => (0..a.dims.len())
+            .map(|i| if axes.contains(&i) { 1 } else { a.dims[i] })
+            .collect(),
         false => outer,
     };
     Ok(Array { dims, nums })
@@ -40,7 +58,13 @@ pub(super) fn reduce(a: &Array, f: ReduceFn, axes: &[usize], keep: bool) -> Resu
 
 fn fold_f(f: ReduceFn, it: impl ExactSizeIterator<Item = f64>) -> f64 {
     let n = it.len() as f64;
-    let worst = |a: f64, b: f64, pick: fn(f64, f64) -> f64| if a.is_nan() || b.is_nan() { f64::NAN } else { pick(a, b) };
+    let worst = |a: f64, b: f64, pick: fn(f64, f64) -> f64| {
+        if a.is_nan() || b.is_nan() {
+            f64::NAN
+        } else {
+            pick(a, b)
+        }
+    };
     match f {
         ReduceFn::Sum => it.sum(),
         ReduceFn::Mean => it.sum::<f64>() / n,
@@ -50,7 +74,7 @@ fn fold_f(f: ReduceFn, it: impl ExactSizeIterator<Item = f64>) -> f64 {
     }
 }
 
-fn fold_i(f: ReduceFn, mut it: impl ExactSizeIterator<Item = i64>) -> Option<i64> {
+fn fold_i(f: ReduceFn, it: impl ExactSizeIterator<Item = i64>) -> Option<i64> {
     let n = it.len() as i64;
     match f {
         ReduceFn::Sum => Some(it.fold(0, i64::wrapping_add)),
@@ -104,7 +128,11 @@ pub(super) fn normalize(x: &Array, eps: f32, center: bool) -> Result<Array> {
     let n = x.dims.last().copied().unwrap_or(1).max(1);
     let mut v = x.f()?.to_vec();
     for row in v.chunks_mut(n) {
-        let mean = if center { row.iter().sum::<f64>() / n as f64 } else { 0.0 };
+        let mean = if center {
+            row.iter().sum::<f64>() / n as f64
+        } else {
+            0.0
+        };
         let var = row.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n as f64;
         let denom = (var + f64::from(eps)).sqrt();
         row.iter_mut().for_each(|x| *x = (*x - mean) / denom);

@@ -27,7 +27,9 @@ pub fn erf(x: f64) -> f64 {
         }
         return FRAC_2_SQRT_PI * (-x * x).exp() * sum;
     }
-    let tail = (1..=60).rev().fold(0.0, |t, k| f64::from(k) / 2.0 / (a + t));
+    let tail = (1..=60)
+        .rev()
+        .fold(0.0, |t, k| f64::from(k) / 2.0 / (a + t));
     let erfc = (-a * a).exp() / PI.sqrt() / (a + tail);
     (1.0 - erfc).copysign(x)
 }
@@ -87,7 +89,11 @@ pub fn binary_f64(f: BinaryFn, a: f64, b: f64) -> f64 {
         BinaryFn::Max => a.max(b),
         BinaryFn::Mod => {
             let r = a % b;
-            if r != 0.0 && (r < 0.0) != (b < 0.0) { r + b } else { r }
+            if r != 0.0 && (r < 0.0) != (b < 0.0) {
+                r + b
+            } else {
+                r
+            }
         }
         BinaryFn::Eq => truth(a == b),
         BinaryFn::Ne => truth(a != b),
@@ -110,7 +116,11 @@ pub fn binary_i64(f: BinaryFn, a: i64, b: i64) -> Option<i64> {
         BinaryFn::Div => a.wrapping_div(b),
         BinaryFn::Mod => {
             let r = a.wrapping_rem(b);
-            if r != 0 && (r < 0) != (b < 0) { r + b } else { r }
+            if r != 0 && (r < 0) != (b < 0) {
+                r + b
+            } else {
+                r
+            }
         }
         BinaryFn::Pow => {
             let e = u32::try_from(b).ok()?;
@@ -139,7 +149,12 @@ pub(super) fn unary(f: UnaryFn, a: &Nums) -> Result<Nums> {
                 UnaryFn::Abs => i64::wrapping_abs,
                 UnaryFn::Relu => |x| x.max(0),
                 UnaryFn::Not => |x| i64::from(x == 0),
-                _ => return Err(internal(format!("{} is not defined for integers", f.name()))),
+                _ => {
+                    return Err(internal(format!(
+                        "{} is not defined for integers",
+                        f.name()
+                    )));
+                }
             };
             Nums::I(v.iter().map(|x| g(*x)).collect())
         }
@@ -148,13 +163,27 @@ pub(super) fn unary(f: UnaryFn, a: &Nums) -> Result<Nums> {
 
 pub(super) fn binary(f: BinaryFn, a: &Nums, b: &Nums) -> Result<Nums> {
     match (a, b) {
-        (Nums::F(a), Nums::F(b)) if f.is_compare() => {
-            Ok(Nums::I(a.iter().zip(b).map(|(a, b)| binary_f64(f, *a, *b) as i64).collect()))
-        }
-        (Nums::F(a), Nums::F(b)) => Ok(Nums::F(a.iter().zip(b).map(|(a, b)| binary_f64(f, *a, *b)).collect())),
+        (Nums::F(a), Nums::F(b)) if f.is_compare() => Ok(Nums::I(
+            a.iter()
+                .zip(b)
+                .map(|(a, b)| binary_f64(f, *a, *b) as i64)
+                .collect(),
+        )),
+        (Nums::F(a), Nums::F(b)) => Ok(Nums::F(
+            a.iter()
+                .zip(b)
+                .map(|(a, b)| binary_f64(f, *a, *b))
+                .collect(),
+        )),
         (Nums::I(a), Nums::I(b)) => {
-            let v: Option<Vec<i64>> = a.iter().zip(b).map(|(a, b)| binary_i64(f, *a, *b)).collect();
-            let v = v.ok_or_else(|| internal(format!("integer {} by zero or a negative power", f.name())))?;
+            let v: Option<Vec<i64>> = a
+                .iter()
+                .zip(b)
+                .map(|(a, b)| binary_i64(f, *a, *b))
+                .collect();
+            let v = v.ok_or_else(|| {
+                internal(format!("integer {} by zero or a negative power", f.name()))
+            })?;
             Ok(Nums::I(v))
         }
         _ => Err(internal(format!("{} of a float and an integer", f.name()))),
@@ -167,12 +196,12 @@ mod tests {
 
     #[test]
     fn erf_agrees_with_tabulated_values() {
-        // DLMF table 7.23 and the defining integral at high precision.
+        // Python's math.erf.
         for (x, want) in [
             (0.5, 0.520_499_877_813_046_5),
             (1.0, 0.842_700_792_949_714_9),
             (2.0, 0.995_322_265_018_952_7),
-            (2.999, 0.999_977_772_126_2),
+            (2.999, 0.9999777698314002),
             (3.5, 0.999_999_256_901_627_7),
             (5.0, 0.999_999_999_998_462_5),
         ] {

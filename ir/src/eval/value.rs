@@ -2,11 +2,11 @@
 //! and stored to bundles.
 
 use super::quant;
+use crate::DType;
 use crate::diag::{Class, Diagnostic, Result};
 use crate::format::{FormatError, decode_slice, decode_slice_i64, encode_slice, encode_slice_i64};
 use crate::graph::{Elem, TensorType};
 use crate::tensor::{Bundle, Tensor};
-use crate::DType;
 
 /// Numbers of one computation type.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +34,10 @@ pub(super) fn format_error(e: FormatError) -> Diagnostic {
 
 impl Array {
     pub(super) fn floats(dims: Vec<usize>, v: Vec<f64>) -> Array {
-        Array { dims, nums: Nums::F(v) }
+        Array {
+            dims,
+            nums: Nums::F(v),
+        }
     }
 
     pub(super) fn f(&self) -> Result<&[f64]> {
@@ -93,7 +96,9 @@ pub(super) fn store_plain(a: &Array, dtype: DType) -> Result<Tensor> {
     let dims: Vec<u64> = a.dims.iter().map(|d| *d as u64).collect();
     let mut t = Tensor::zeros(dtype, &dims)?;
     match (&a.nums, dtype.is_float(), dtype) {
-        (Nums::F(v), true, _) | (Nums::F(v), _, DType::Bool) => encode_slice(dtype, v, t.bytes_mut()),
+        (Nums::F(v), true, _) | (Nums::F(v), _, DType::Bool) => {
+            encode_slice(dtype, v, t.bytes_mut())
+        }
         (Nums::F(v), false, _) => {
             let v: Vec<f64> = v.iter().map(|x| x.trunc()).collect();
             encode_slice(dtype, &v, t.bytes_mut())
@@ -109,7 +114,12 @@ pub(super) fn store_plain(a: &Array, dtype: DType) -> Result<Tensor> {
 }
 
 /// Stores the numbers as a value of type `ty`, quantizing where it is quantized.
-pub(super) fn store(a: &Array, ty: &TensorType, scale: Option<&Tensor>, zero: Option<&Tensor>) -> Result<Bundle> {
+pub(super) fn store(
+    a: &Array,
+    ty: &TensorType,
+    scale: Option<&Tensor>,
+    zero: Option<&Tensor>,
+) -> Result<Bundle> {
     match &ty.elem {
         Elem::Plain(d) => Ok(store_plain(a, *d)?.into()),
         Elem::Quant(q) => quant::quantize(q, a, scale, zero),

@@ -26,17 +26,29 @@ pub fn weight_tensor(w: &Weight) -> Result<Tensor> {
             Class::Input,
             format!("weight @{} is `extern` and was not supplied", w.name),
         )),
-        WeightData::Bytes(b) => Tensor::from_bytes(w.dtype, &w.dims, &b.bytes()?).map_err(|d| d.or_at(&w.name)),
+        WeightData::Bytes(b) => {
+            Tensor::from_bytes(w.dtype, &w.dims, &b.bytes()?).map_err(|d| d.or_at(&w.name))
+        }
         WeightData::Splat(bits) => of(&vec![f64::from_bits(*bits); n]),
         WeightData::List(bits) => of(&bits.iter().map(|b| f64::from_bits(*b)).collect::<Vec<_>>()),
         WeightData::Normal(seed, std) => of(&normal(*seed, f64::from_bits(*std), n)),
     }
-    .and_then(|t| if w.dtype == DType::Bool { check_bool(t, &w.name) } else { Ok(t) })
+    .and_then(|t| {
+        if w.dtype == DType::Bool {
+            check_bool(t, &w.name)
+        } else {
+            Ok(t)
+        }
+    })
 }
 
 fn check_bool(t: Tensor, name: &str) -> Result<Tensor> {
     match t.bytes().iter().find(|b| **b > 1) {
-        Some(b) => Err(Diagnostic::error(511, Class::Input, format!("weight @{name} holds {b} as a truth value"))),
+        Some(b) => Err(Diagnostic::error(
+            511,
+            Class::Input,
+            format!("weight @{name} holds {b} as a truth value"),
+        )),
         None => Ok(t),
     }
 }

@@ -66,6 +66,8 @@ pub struct AttentionAttrs {
     pub kv_heads: u64,
     /// Bits of the f32 factor on `q·kᵀ`.
     pub scale: u32,
+    /// Whether operand 3 is a mask; further operands belong to the expression.
+    pub mask: bool,
     /// Whether a query sees only keys at or before its own position; the last query is aligned
     /// with the last key (ONNX `Attention`, bottom-right).
     pub causal: bool,
@@ -324,7 +326,10 @@ impl OpKind {
             OpKind::Map(_) | OpKind::Concat { .. } => (1, many),
             OpKind::Linear { .. } | OpKind::Conv { .. } | OpKind::LayerNorm { .. } => open(2, 3),
             OpKind::RmsNorm { .. } => open(2, 2),
-            OpKind::Attention { .. } => open(3, 4),
+            OpKind::Attention { attrs, .. } => {
+                let n = 3 + usize::from(attrs.mask);
+                open(n, n)
+            }
         }
     }
 }
