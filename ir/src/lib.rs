@@ -10,6 +10,8 @@ pub mod expr;
 pub mod format;
 pub mod graph;
 pub mod kernel;
+pub mod ledger;
+pub mod plan;
 pub mod tensor;
 
 pub use diag::Diagnostic;
