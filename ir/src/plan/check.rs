@@ -1,8 +1,9 @@
 //! What must hold inside a manifest, whatever the file around it looks like.
 //!
-//! Names are unique, every name that something refers to exists, ranges are not empty, and a
-//! row-major weight is exactly as long as its type and dims say. Dimension expressions are
-//! parsed by the device that evaluates them.
+//! Names are unique, every name that something refers to exists, ranges are not empty, an entry
+//! holds a text or one weight and does not use the file's own names, and a row-major weight is
+//! exactly as long as its type and dims say. Dimension expressions are parsed by the device
+//! that evaluates them.
 
 use std::collections::BTreeSet;
 
@@ -28,17 +29,29 @@ impl Plan {
                 ));
             }
         }
+        self.validate_entries()?;
         self.validate_weights()?;
         self.targets
             .iter()
             .try_for_each(|t| self.validate_section(t))
     }
 
+    fn validate_entries(&self) -> Result<()> {
+        let weights = || self.weights.iter().map(|w| w.entry.as_str());
+        let texts: BTreeSet<&str> = self.text_entries().collect();
+        unique("weight entry", weights())?;
+        for name in weights().chain(texts.iter().copied()) {
+            if name.is_empty() || name == "__metadata__" || name.starts_with("qcc.") {
+                return bad(format!("`{name}` is no name for an entry"));
+            }
+        }
+        match weights().find(|name| texts.contains(name)) {
+            Some(both) => bad(format!("entry `{both}` is a text and a weight")),
+            None => Ok(()),
+        }
+    }
+
     fn validate_weights(&self) -> Result<()> {
-        unique(
-            "weight entry",
-            self.weights.iter().map(|w| w.entry.as_str()),
-        )?;
         let mut seen = BTreeSet::new();
         for w in &self.weights {
             if !seen.insert((w.name.as_str(), w.layout.as_str())) {

@@ -7,7 +7,7 @@
 //! writing them belongs to the runtime.
 //!
 //! Sizes, offsets and grids are dimension expressions in text form over the plan's symbols
-//! (`4*N`, `ceildiv(N, 128)`), so that one plan serves every size within the ranges.
+//! (`4*N`, `(N + 127)//128`), so that one plan serves every size within the ranges.
 //!
 //! **Compatibility.** A reader refuses another major version. A newer minor version may add
 //! fields at the top of [`Plan`] and entries to the file, and a reader ignores those; the types
@@ -15,6 +15,7 @@
 
 mod check;
 mod section;
+mod select;
 mod text;
 
 use serde::{Deserialize, Serialize};
@@ -189,6 +190,13 @@ impl Plan {
         self.weights
             .iter()
             .find(|w| w.name == name && w.layout == layout)
+    }
+
+    /// The entries of the file that hold texts: those of modules and kernels, some repeatedly.
+    pub fn text_entries(&self) -> impl Iterator<Item = &str> {
+        let kernels = self.targets.iter().flat_map(|t| &t.kernels);
+        let modules = self.modules.iter().map(|m| m.entry.as_str());
+        modules.chain(kernels.map(|k| k.entry.as_str()))
     }
 
     /// The targets of the sections, in file order.

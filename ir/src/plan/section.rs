@@ -100,7 +100,7 @@ pub enum Action {
     /// A kernel launch.
     Launch(Launch),
     /// A matrix product of the vendor's library.
-    Vendor(VendorGemm),
+    Vendor(Box<VendorGemm>),
 }
 
 /// A kernel launch; sizes are dimension expressions.
