@@ -14,6 +14,7 @@
 //! nested in it are fixed within a major version and refuse fields that they do not know.
 
 mod check;
+mod describe;
 mod section;
 mod select;
 mod text;
@@ -25,6 +26,7 @@ use std::str::FromStr;
 
 use crate::DType;
 
+pub use describe::{Interface, step_names};
 pub use section::{
     Action, Arena, Arg, Buffer, Choice, Guard, Kernel, Launch, Step, TargetSection, VendorGemm,
 };
@@ -146,7 +148,8 @@ pub struct ModuleEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WeightEntry {
-    /// Name of the constant in the modules; unique together with the layout.
+    /// Name of the constant in the modules, which share one set of names; unique together with
+    /// the layout.
     pub name: String,
     /// Element type.
     #[serde(with = "text")]
