@@ -13,6 +13,7 @@
 //! Division rounds towards minus infinity. Coefficients saturate at the limits of `i64`;
 //! [`DimExpr::eval`] reports overflow instead.
 
+use crate::text::Ident;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Add, Mul, Sub};
@@ -111,7 +112,7 @@ impl DimExpr {
         };
         let mut out = Vec::with_capacity(self.terms.len());
         for (m, c) in &self.terms {
-            if c % dc != 0 {
+            if c.checked_rem(*dc)? != 0 {
                 return None;
             }
             let mut rest = m.clone();
@@ -209,6 +210,18 @@ impl DimExpr {
             hi = hi.saturating_add(r.1);
         }
         (lo, hi)
+    }
+
+    /// Number of coefficients and factors, those of nested expressions included.
+    pub fn size(&self) -> usize {
+        let factors = self.terms.iter().flat_map(|(m, _)| m);
+        let inner = factors.map(|a| match a {
+            Atom::Sym(_) => 1,
+            Atom::FloorDiv(x, y) | Atom::Mod(x, y) | Atom::Min(x, y) | Atom::Max(x, y) => {
+                1 + x.size() + y.size()
+            }
+        });
+        self.terms.len() + inner.sum::<usize>()
     }
 
     /// Calls `f` with the name of every symbol that occurs.
@@ -407,7 +420,7 @@ impl fmt::Display for Atom {
             _ => format!("({e})"),
         };
         match self {
-            Atom::Sym(s) => f.write_str(s),
+            Atom::Sym(s) => write!(f, "{}", Ident(s)),
             Atom::FloorDiv(a, b) => write!(f, "{}//{}", wrap(a), wrap(b)),
             Atom::Mod(a, b) => write!(f, "{} % {}", wrap(a), wrap(b)),
             Atom::Min(a, b) => write!(f, "min({a}, {b})"),

@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod ledger;
 pub mod plan;
 pub mod tensor;
+mod text;
 
 pub use diag::Diagnostic;
 pub use dim::DimExpr;

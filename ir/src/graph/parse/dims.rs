@@ -1,0 +1,157 @@
+//! Sizes: sums of products over symbols, read into canonical form.
+//!
+//! What a text can make of a size is bounded: nesting to [`MAX_DEPTH`], and [`MAX_SIZE`] factors
+//! in all, because multiplying sums out can make a short text a large expression.
+
+use crate::DimExpr;
+use crate::diag::Result;
+use crate::text::{Cursor, Pos, Tok, codes};
+
+/// Levels of parentheses, divisions, `min` and `max`.
+const MAX_DEPTH: usize = 32;
+/// Coefficients and factors of one size.
+const MAX_SIZE: usize = 512;
+
+/// An expression and how deep its divisions, remainders, minima and maxima are nested.
+struct Part {
+    e: DimExpr,
+    height: usize,
+}
+
+/// `[dim, dim, …]`
+pub(in crate::graph) fn dims(c: &mut Cursor) -> Result<Vec<DimExpr>> {
+    c.expect("[")?;
+    c.list("]", dim)
+}
+
+/// One size.
+pub(in crate::graph) fn dim(c: &mut Cursor) -> Result<DimExpr> {
+    sum(c, 0).map(|p| p.e)
+}
+
+fn checked(pos: Pos, p: Part) -> Result<Part> {
+    if p.height > MAX_DEPTH {
+        return Err(pos.error(
+            codes::DEPTH,
+            format!("a size is nested more than {MAX_DEPTH} levels deep"),
+        ));
+    }
+    if p.e.size() > MAX_SIZE {
+        return Err(too_large(pos));
+    }
+    Ok(p)
+}
+
+fn too_large(pos: Pos) -> crate::Diagnostic {
+    pos.error(
+        codes::DEPTH,
+        format!("a size multiplies out to more than {MAX_SIZE} factors"),
+    )
+}
+
+fn sum(c: &mut Cursor, depth: usize) -> Result<Part> {
+    let negative = c.eat("-");
+    let mut total = term(c, depth, negative)?;
+    loop {
+        let pos = c.pos();
+        let negative = if c.eat("+") {
+            false
+        } else if c.eat("-") {
+            true
+        } else {
+            return Ok(total);
+        };
+        let t = term(c, depth, negative)?;
+        total = checked(
+            pos,
+            Part {
+                e: total.e + t.e,
+                height: total.height.max(t.height),
+            },
+        )?;
+    }
+}
+
+/// A product; a minus before it negates all of it.
+fn term(c: &mut Cursor, depth: usize, negative: bool) -> Result<Part> {
+    // The smallest i64 has no positive counterpart, so it takes its sign at once.
+    let smallest = negative && matches!(c.peek(), Tok::Number(n) if *n == MIN_MAGNITUDE);
+    let mut p = if smallest {
+        c.next();
+        Part {
+            e: DimExpr::from(i64::MIN),
+            height: 0,
+        }
+    } else {
+        factor(c, depth)?
+    };
+    loop {
+        let pos = c.pos();
+        let (apply, nests): (fn(&DimExpr, &DimExpr) -> DimExpr, _) = if c.eat("*") {
+            (|a, b| a * b, 0)
+        } else if c.eat("//") {
+            (DimExpr::floor_div, 1)
+        } else if c.eat("%") {
+            (DimExpr::modulo, 1)
+        } else {
+            break;
+        };
+        let r = factor(c, depth)?;
+        if nests == 0 && p.e.size().saturating_mul(r.e.size()) > MAX_SIZE {
+            return Err(too_large(pos));
+        }
+        p = checked(
+            pos,
+            Part {
+                e: apply(&p.e, &r.e),
+                height: p.height.max(r.height) + nests,
+            },
+        )?;
+    }
+    if negative && !smallest {
+        p.e = &DimExpr::from(0) - &p.e;
+    }
+    Ok(p)
+}
+
+/// `|i64::MIN|`
+const MIN_MAGNITUDE: &str = "9223372036854775808";
+
+fn factor(c: &mut Cursor, depth: usize) -> Result<Part> {
+    let pos = c.pos();
+    if depth > MAX_DEPTH {
+        return Err(pos.error(
+            codes::DEPTH,
+            format!("a size is nested more than {MAX_DEPTH} levels deep"),
+        ));
+    }
+    if c.eat("(") {
+        let p = sum(c, depth + 1)?;
+        c.expect(")")?;
+        return Ok(p);
+    }
+    let leaf = |e| Ok(Part { e, height: 0 });
+    match (c.peek().clone(), c.peek_second()) {
+        (Tok::Number(_), _) => leaf(DimExpr::from(c.int::<i64>("a size")?)),
+        (Tok::Word(w), Tok::Punct("(")) if w == "min" || w == "max" => {
+            c.next();
+            c.next();
+            let a = sum(c, depth + 1)?;
+            c.expect(",")?;
+            let b = sum(c, depth + 1)?;
+            c.expect(")")?;
+            let e = if w == "min" {
+                a.e.min_with(&b.e)
+            } else {
+                a.e.max_with(&b.e)
+            };
+            let height = a.height.max(b.height) + 1;
+            checked(pos, Part { e, height })
+        }
+        (Tok::Word(s) | Tok::Str(s), _) => {
+            c.next();
+            leaf(DimExpr::sym(s))
+        }
+        _ => Err(c.expected("a size")),
+    }
+}
