@@ -48,7 +48,7 @@ func @main(%x: f32[n, 8], %x.scale: f32[], %"x:0": i64[2*n + 1, (n + 3)//4, n % 
   %28: f32[n, 8] = layer_norm %x, %b, %b { eps = 1e-5 }
   %29: f32[n, 8] = rms_norm %x, %b { eps = 1e-6, expr = { t0 = acc0; store t0 } }
   %30: f32[1, n, 8] = attention %x, %x, %x { heads = 4, kv_heads = 2, scale = 0.125, causal }
-  %31: f32[1, n, 8] = attention %x, %x, %x { heads = 4, scale = 1 }
+  %31: f32[1, n, 8] = attention %x, %x, %x, %6 { heads = 4, scale = 1, mask }
   %32: f32[1, n, 8] = rotary %x, %x, %x { heads = 4, interleaved }
   %33: bool[] = lt %1, %1
   return %5, %33

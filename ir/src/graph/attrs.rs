@@ -274,6 +274,7 @@ pub(super) fn attrs(kind: &mut OpKind) -> Vec<Attr<'_>> {
                 must("heads", &mut a.heads, SIZE),
                 attr("kv_heads", &mut a.kv_heads, SIZE, Some(heads)),
                 must("scale", &mut a.scale, F32),
+                flag("mask", &mut a.mask),
                 flag("causal", &mut a.causal),
                 maybe_expr(expr),
             ]
@@ -362,6 +363,7 @@ fn prototypes() -> Vec<OpKind> {
                 heads: 0,
                 kv_heads: 0,
                 scale: 0,
+                mask: false,
                 causal: false,
             },
             expr: None,

@@ -1,7 +1,4 @@
-//! What the text forms share: names, numbers, the lexer and a cursor over its tokens.
-//!
-//! The graph IR and the kernel IR have grammars of their own (`graph/parse`, `kernel/text`) over
-//! these tokens:
+//! Below the grammar of the graph IR: names, numbers, the lexer and a cursor over its tokens.
 //!
 //! ```text
 //! %x.scale  %"x:0"      values          @fc.w  @"fc w"   weights, functions, source nodes
