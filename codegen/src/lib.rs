@@ -1,1 +1,5 @@
 //! Targets, kernel builders and emitters of the qcc quantization compiler.
+#![warn(missing_docs)]
+
+pub mod arena;
+pub mod target;
