@@ -6,7 +6,7 @@
 use crate::pass::{Pass, PassContext};
 use crate::rewrite::{Rewriter, rewrite};
 use qcc_ir::diag::Result;
-use qcc_ir::graph::{Module, Op, OpKind, WeightId};
+use qcc_ir::graph::{Module, Op};
 
 /// The pass.
 pub(crate) struct Dce;
@@ -21,42 +21,7 @@ impl Pass for Dce {
     }
 
     fn run(&self, module: &Module, _: &mut PassContext<'_>) -> Result<Module> {
-        let live = rewrite(module, &mut |_: &mut Rewriter<'_>, _: &Op| Ok(None))?.module;
-        Ok(drop_unused_weights(live))
-    }
-}
-
-/// Renumbers the weights without those that no op names.
-pub(crate) fn drop_unused_weights(mut m: Module) -> Module {
-    let mut used = vec![false; m.weights.len()];
-    each_weight(&mut m, &mut |w| used[w.index()] = true);
-    let mut next = 0;
-    let renumbered: Vec<WeightId> = used
-        .iter()
-        .map(|u| {
-            let id = WeightId(next);
-            next += u32::from(*u);
-            id
-        })
-        .collect();
-    each_weight(&mut m, &mut |w| *w = renumbered[w.index()]);
-    let mut keep = used.iter();
-    m.weights.retain(|_| keep.next() == Some(&true));
-    m
-}
-
-fn each_weight(m: &mut Module, f: &mut dyn FnMut(&mut WeightId)) {
-    for op in m.funcs.iter_mut().flat_map(|f| &mut f.ops) {
-        if let OpKind::Const {
-            weight,
-            scale,
-            zero,
-        } = &mut op.kind
-        {
-            f(weight);
-            scale.iter_mut().for_each(&mut *f);
-            zero.iter_mut().for_each(&mut *f);
-        }
+        Ok(rewrite(module, &mut |_: &mut Rewriter<'_>, _: &Op| Ok(None))?.module)
     }
 }
 

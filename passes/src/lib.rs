@@ -23,14 +23,21 @@
 #![warn(missing_docs)]
 
 mod analysis;
+mod canonicalize;
 mod cse;
 mod dce;
+mod fold_constants;
 mod manager;
 mod options;
 mod pass;
 pub mod registry;
 mod rewrite;
+mod statistics;
+#[cfg(test)]
+mod testing;
+mod weights;
 
 pub use manager::{Manager, Observer, Outcome, PassRun};
 pub use options::{ActMode, Options};
 pub use pass::{Pass, PassContext};
+pub use statistics::{Statistics, ValueStats};

@@ -1,9 +1,11 @@
 //! What a pass is and what it may know.
 
 use crate::options::Options;
+use crate::statistics::Statistics;
 use qcc_ir::diag::Result;
 use qcc_ir::exec::{CostModel, Executor};
 use qcc_ir::graph::Module;
+use qcc_ir::ledger::Ledger;
 
 /// A function from module to module.
 ///
@@ -28,6 +30,11 @@ pub trait Pass {
 pub struct PassContext<'a> {
     /// What the user asked for.
     pub options: &'a Options,
+    /// Every choice and every refusal of the passes.
+    pub ledger: Ledger,
+    /// What calibration saw of the module's values. A pass that changes what a value holds
+    /// changes its statistics too.
+    pub statistics: Option<Statistics>,
     /// Runs modules on data.
     pub executor: Option<&'a dyn Executor>,
     /// Says which ops the target can run, and how fast.
@@ -39,6 +46,8 @@ impl<'a> PassContext<'a> {
     pub fn new(options: &'a Options) -> Self {
         PassContext {
             options,
+            ledger: Ledger::new(),
+            statistics: None,
             executor: None,
             cost: None,
         }

@@ -1,7 +1,9 @@
 //! The passes by name, so that each can be run alone on text.
 
+use crate::canonicalize::Canonicalize;
 use crate::cse::Cse;
 use crate::dce::Dce;
+use crate::fold_constants::FoldConstants;
 use crate::pass::Pass;
 use qcc_ir::Diagnostic;
 use qcc_ir::diag::{Class, Result};
@@ -10,7 +12,12 @@ use qcc_ir::diag::{Class, Result};
 pub type Constructor = fn() -> Box<dyn Pass>;
 
 /// Every pass, in alphabetical order.
-const PASSES: &[(&str, Constructor)] = &[("cse", || Box::new(Cse)), ("dce", || Box::new(Dce))];
+const PASSES: &[(&str, Constructor)] = &[
+    ("canonicalize", || Box::new(Canonicalize)),
+    ("cse", || Box::new(Cse)),
+    ("dce", || Box::new(Dce)),
+    ("fold-constants", || Box::new(FoldConstants)),
+];
 
 /// The names of all passes, in alphabetical order.
 pub fn names() -> impl Iterator<Item = &'static str> {

@@ -4,13 +4,20 @@
 //! function and either leaves it, then it is copied, or builds something else in the *new*
 //! function and says which new values stand for the op's results. A new value must have the
 //! meaning and the type of the one it stands for; a pass that changes types copies for itself.
-//! Ops that no result needs are left out on the way.
+//! Ops and weights that no result needs are left out.
+//!
+//! Names are what users, statistics and overrides know a model by. So a replacement bears the
+//! name of what it replaces, also where both exist for a while: [`Rewriter::derived`] notes the
+//! name, and it is handed over once the old holder turns out not to be needed.
 
 use crate::analysis::live_ops;
-use qcc_ir::diag::Result;
+use crate::weights::{Transform, derive, uniform};
+use qcc_ir::Diagnostic;
+use qcc_ir::diag::{Class, Result};
 use qcc_ir::graph::{
-    Builder, Func, Loc, Module, Op, OpId, OpKind, TensorType, ValueId, Weight, WeightId,
+    Builder, Def, Func, Loc, Module, Op, OpId, OpKind, TensorType, ValueId, Weight, WeightId,
 };
+use std::collections::HashMap;
 
 /// A function under reconstruction.
 pub(crate) struct Rewriter<'m> {
@@ -22,6 +29,9 @@ pub(crate) struct Rewriter<'m> {
     pub(crate) b: Builder,
     users: Vec<Vec<OpId>>,
     map: Vec<Option<ValueId>>,
+    wishes: Vec<Wish>,
+    derived: Vec<(ValueId, Transform, ValueId)>,
+    loc: Loc,
 }
 
 /// The new values that stand for an op's results, or `None` to copy the op.
@@ -55,26 +65,144 @@ impl<F: FnMut(&mut Rewriter<'_>, &Op) -> Replacement> Rule for F {
 /// # Errors
 /// What the rule reports, at the op's location.
 pub(crate) fn rewrite(module: &Module, rule: &mut dyn Rule) -> Result<Rewritten> {
-    let mut shell = Module {
-        symbols: module.symbols.clone(),
-        weights: module.weights.clone(),
-        funcs: Vec::with_capacity(module.funcs.len()),
-    };
-    let mut replaced = 0;
-    for f in &module.funcs {
-        let funcs = std::mem::take(&mut shell.funcs);
-        rule.enter(f);
-        let mut rw = Rewriter::new(f, shell);
-        replaced += rw.run(rule)?;
-        let (func, rest) = rw.finish();
-        shell = rest;
-        shell.funcs = funcs;
-        shell.funcs.push(func);
+    let walked = walk(module, rule)?;
+    if walked.replaced == 0 {
+        return Ok(Rewritten {
+            module: drop_unused_weights(walked.module),
+            replaced: 0,
+        });
     }
+    let mut module = walked.module;
+    hand_over_names(&mut module, &walked.wishes);
+    // A replacement may leave ops behind that nothing reads any more.
+    let pruned = walk(&module, &mut |_: &mut Rewriter<'_>, _: &Op| Ok(None))?;
     Ok(Rewritten {
-        module: shell,
-        replaced,
+        module: drop_unused_weights(pruned.module),
+        replaced: walked.replaced,
     })
+}
+
+/// A constant that would like to bear the names of the one it was derived from.
+struct Wish {
+    func: usize,
+    value: ValueId,
+    value_name: String,
+    weight: WeightId,
+    weight_name: String,
+}
+
+struct Walked {
+    module: Module,
+    replaced: usize,
+    wishes: Vec<Wish>,
+}
+
+fn walk(module: &Module, rule: &mut dyn Rule) -> Result<Walked> {
+    let mut out = Walked {
+        module: Module {
+            symbols: module.symbols.clone(),
+            weights: module.weights.clone(),
+            funcs: Vec::with_capacity(module.funcs.len()),
+        },
+        replaced: 0,
+        wishes: Vec::new(),
+    };
+    for f in &module.funcs {
+        rule.enter(f);
+        let mut rw = Rewriter::new(f, std::mem::take(&mut out.module));
+        rw.wishes = std::mem::take(&mut out.wishes);
+        out.replaced += rw.run(rule)?;
+        let (func, rest, wishes) = rw.finish();
+        out.wishes = wishes;
+        out.module = rest;
+        out.module.funcs.push(func);
+    }
+    Ok(out)
+}
+
+/// Exchanges the names of derived constants with those of constants that are not needed.
+fn hand_over_names(m: &mut Module, wishes: &[Wish]) {
+    let live: Vec<Vec<bool>> = m.funcs.iter().map(live_ops).collect();
+    let mut needed = vec![false; m.weights.len()];
+    for (f, live) in m.funcs.iter().zip(&live) {
+        for (_, op) in f.ops().filter(|(id, _)| live[id.index()]) {
+            weights_of(&op.kind).for_each(|w| needed[w.index()] = true);
+        }
+    }
+    let mut weights: HashMap<String, usize> = HashMap::new();
+    for (i, w) in m.weights.iter().enumerate() {
+        weights.insert(w.name.clone(), i);
+    }
+    for w in wishes {
+        let holder = weights.get(&w.weight_name).copied();
+        if let Some(h) = holder.filter(|h| needed[w.weight.index()] && !needed[*h]) {
+            let given = std::mem::take(&mut m.weights[h].name);
+            let spare = std::mem::replace(&mut m.weights[w.weight.index()].name, given.clone());
+            m.weights[h].name = spare.clone();
+            weights.insert(given, w.weight.index());
+            weights.insert(spare, h);
+        }
+        let f = &mut m.funcs[w.func];
+        let is_live = |v: ValueId, f: &Func| match f.value(v).def {
+            Def::Param(_) => true,
+            Def::Result(op, _) => live[w.func][op.index()],
+        };
+        if let Some(h) = f.find(&w.value_name)
+            && is_live(w.value, f)
+            && !is_live(h, f)
+        {
+            let given = std::mem::take(&mut f.values[h.index()].name);
+            f.values[h.index()].name =
+                std::mem::replace(&mut f.values[w.value.index()].name, given);
+        }
+    }
+}
+
+fn weights_of(kind: &OpKind) -> impl Iterator<Item = WeightId> {
+    let ids = match kind {
+        OpKind::Const {
+            weight,
+            scale,
+            zero,
+        } => [Some(*weight), *scale, *zero],
+        _ => [None; 3],
+    };
+    ids.into_iter().flatten()
+}
+
+/// Renumbers the weights without those that no op names.
+fn drop_unused_weights(mut m: Module) -> Module {
+    let mut used = vec![false; m.weights.len()];
+    for op in m.funcs.iter().flat_map(|f| &f.ops) {
+        weights_of(&op.kind).for_each(|w| used[w.index()] = true);
+    }
+    let mut next = 0;
+    let renumbered: Vec<WeightId> = used
+        .iter()
+        .map(|u| {
+            let id = WeightId(next);
+            next += u32::from(*u);
+            id
+        })
+        .collect();
+    for op in m.funcs.iter_mut().flat_map(|f| &mut f.ops) {
+        if let OpKind::Const {
+            weight,
+            scale,
+            zero,
+        } = &mut op.kind
+        {
+            for id in [Some(weight), scale.as_mut(), zero.as_mut()]
+                .into_iter()
+                .flatten()
+            {
+                *id = renumbered[id.index()];
+            }
+        }
+    }
+    let mut keep = used.iter();
+    m.weights.retain(|_| keep.next() == Some(&true));
+    m
 }
 
 impl<'m> Rewriter<'m> {
@@ -92,6 +220,9 @@ impl<'m> Rewriter<'m> {
             b: Builder::new(src.name.clone()),
             users,
             map: vec![None; src.values.len()],
+            wishes: Vec::new(),
+            derived: Vec::new(),
+            loc: Loc::default(),
         }
     }
 
@@ -104,7 +235,7 @@ impl<'m> Rewriter<'m> {
         let live = live_ops(src);
         let mut replaced = 0;
         for (_, op) in src.ops().filter(|(id, _)| live[id.index()]) {
-            self.b.set_loc(op.loc.clone());
+            self.set_loc(op.loc.clone());
             let results = match rule
                 .apply(self, op)
                 .map_err(|d| d.or_at(op.loc.to_string()))?
@@ -122,14 +253,14 @@ impl<'m> Rewriter<'m> {
         Ok(replaced)
     }
 
-    fn finish(self) -> (Func, Module) {
+    fn finish(self) -> (Func, Module, Vec<Wish>) {
         let results: Vec<(&str, ValueId)> = self
             .src
             .results
             .iter()
             .map(|(name, v)| (name.as_str(), self.get(*v)))
             .collect();
-        (self.b.finish(results), self.module)
+        (self.b.finish(results), self.module, self.wishes)
     }
 
     /// The new value that stands for one of the source function.
@@ -177,19 +308,57 @@ impl<'m> Rewriter<'m> {
         self.b.push(kind, operands, vec![ty], &[&name])[0]
     }
 
+    /// A constant derived from the one that `source` (of the source function) is. It takes over
+    /// the names of value and weight if the original is no longer needed.
+    ///
+    /// # Errors
+    /// When `source` is no plain constant, or the transform does not fit it.
+    pub(crate) fn derived(&mut self, source: ValueId, transform: Transform) -> Result<ValueId> {
+        let Some((_, w)) = self.weight_of(source) else {
+            let name = &self.src.value(source).name;
+            let message = format!("%{name} is no constant to derive another from");
+            return Err(Diagnostic::error(912, Class::Internal, message));
+        };
+        let weight_name = w.name.clone();
+        let same = |(of, t, _): &&(ValueId, Transform, ValueId)| *of == source && *t == transform;
+        if let Some((_, _, value)) = self.derived.iter().find(same) {
+            return Ok(*value);
+        }
+        let new = derive(w, transform.clone())?;
+        let here = std::mem::take(&mut self.loc);
+        self.b
+            .set_loc(self.def(source).map(|d| d.loc.clone()).unwrap_or_default());
+        let (weight, value) = self.add_constant(new);
+        self.set_loc(here);
+        self.derived.push((source, transform, value));
+        self.wishes.push(Wish {
+            func: self.module.funcs.len(),
+            value,
+            value_name: self.src.value(source).name.clone(),
+            weight,
+            weight_name,
+        });
+        Ok(value)
+    }
+
     /// Adds a weight and the op that gives its values.
     pub(crate) fn constant(&mut self, weight: Weight) -> ValueId {
+        self.add_constant(weight).1
+    }
+
+    fn add_constant(&mut self, weight: Weight) -> (WeightId, ValueId) {
         let id = self.module.add_weight(weight);
-        self.b.constant(id, &self.module)
+        (id, self.b.constant(id, &self.module))
     }
 
     /// From now on, ops come from the places of both.
     pub(crate) fn join_loc(&mut self, first: &Op, second: &Op) {
-        self.b.set_loc(first.loc.join(&second.loc));
+        self.set_loc(first.loc.join(&second.loc));
     }
 
     /// From now on, ops come from here.
     pub(crate) fn set_loc(&mut self, loc: Loc) {
+        self.loc = loc.clone();
         self.b.set_loc(loc);
     }
 
@@ -206,6 +375,18 @@ impl<'m> Rewriter<'m> {
     /// Whether one operand of one op is all that needs this source value.
     pub(crate) fn single_use(&self, v: ValueId) -> bool {
         self.users[v.index()].len() == 1 && !self.src.is_result(v)
+    }
+
+    /// The number that every element of a source value is, if that is a constant of one number.
+    ///
+    /// # Errors
+    /// When a constant cannot be read.
+    pub(crate) fn uniform(&self, v: ValueId) -> Result<Option<f64>> {
+        match (self.def(v).map(|d| &d.kind), self.weight_of(v)) {
+            (Some(OpKind::Splat { value }), _) => Ok(Some(f64::from_bits(*value))),
+            (_, Some((_, w))) => uniform(w),
+            _ => Ok(None),
+        }
     }
 
     /// The weight of a source value that is a constant without a scheme.

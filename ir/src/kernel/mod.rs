@@ -69,7 +69,6 @@ pub mod attr;
 mod builder;
 mod canonical;
 mod check;
-mod from_expr;
 mod kernel;
 pub mod mma;
 mod op;
@@ -81,7 +80,6 @@ mod word;
 
 pub use attr::*;
 pub use builder::KernelBuilder;
-pub use from_expr::{bool_to_i64, load_type, lower_expr, quantize_code, to_compute, to_storage};
 pub use kernel::{Kernel, Kind, Launch, Param, Region, SharedArray, Stmt, Value};
 pub use op::Op;
 pub use problem::Problem;

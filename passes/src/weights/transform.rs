@@ -1,0 +1,285 @@
+//! The ways in which one weight follows from another.
+
+use super::{format_error, read_f32};
+use qcc_ir::diag::{Class, Diagnostic, Result};
+use qcc_ir::eval::weight_tensor;
+use qcc_ir::format::{
+    BlockShape, DType, QuantFormat, QuantParams, decode_slice, encode_slice, quantize_nd,
+};
+use qcc_ir::graph::Weight;
+use std::sync::Arc;
+
+/// Codes of a weight under scales (and zero points) that are known.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Quantizer {
+    /// Storage and range.
+    pub(crate) format: QuantFormat,
+    /// Elements that share a scale.
+    pub(crate) block: BlockShape,
+    /// One scale per block.
+    pub(crate) scales: Arc<[f32]>,
+    /// One zero point per block of an asymmetric scheme.
+    pub(crate) zeros: Option<Arc<[i32]>>,
+}
+
+/// A function from one weight to another.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Transform {
+    /// The same elements with other extents.
+    Reshape {
+        /// The extents.
+        dims: Vec<u64>,
+    },
+    /// Result dimension `i` is source dimension `perm[i]`.
+    Transpose {
+        /// A permutation of the dimensions.
+        perm: Vec<usize>,
+    },
+    /// Conversion between float formats; f64 and f32 round once to the narrower.
+    Cast {
+        /// The result's format.
+        dtype: DType,
+    },
+    /// `w · f` (or `w / f`) in f32 with one factor per index of `axis`, rounded to `dtype`.
+    Scale {
+        /// The dimension that the factors belong to.
+        axis: usize,
+        /// One factor per index.
+        factors: Arc<[f32]>,
+        /// Whether to divide by the factors.
+        divide: bool,
+        /// The result's format.
+        dtype: DType,
+    },
+    /// `saturate(round(w / scale) + zero)`.
+    Quantize(Quantizer),
+}
+
+impl Transform {
+    /// Whether the result of equal elements is the same number again.
+    pub(super) fn keeps_values(&self) -> bool {
+        matches!(
+            self,
+            Transform::Reshape { .. } | Transform::Transpose { .. }
+        )
+    }
+
+    /// Format and extents of the result.
+    ///
+    /// # Errors
+    /// When the transform does not fit the source.
+    pub(super) fn result(&self, source: &Weight) -> Result<(DType, Vec<u64>)> {
+        let dims = source.dims.clone();
+        let float = |d: DType| if d.is_float() { Ok(()) } else { Err(()) };
+        let fits = match self {
+            Transform::Reshape { dims: new } => {
+                let n = new.iter().try_fold(1u64, |p, d| p.checked_mul(*d));
+                return match n == source.numel() && n.is_some() {
+                    true => Ok((source.dtype, new.clone())),
+                    false => Err(misfit(self, source)),
+                };
+            }
+            Transform::Transpose { perm } => {
+                let mut sorted = perm.clone();
+                sorted.sort_unstable();
+                if sorted != (0..dims.len()).collect::<Vec<_>>() || source.dtype.bits() < 8 {
+                    return Err(misfit(self, source));
+                }
+                return Ok((source.dtype, perm.iter().map(|p| dims[*p]).collect()));
+            }
+            Transform::Cast { dtype } => float(source.dtype).and(float(*dtype)).map(|()| *dtype),
+            Transform::Scale {
+                axis,
+                factors,
+                dtype,
+                ..
+            } => match dims.get(*axis) {
+                Some(d) if *d == factors.len() as u64 => {
+                    float(source.dtype).and(float(*dtype)).map(|()| *dtype)
+                }
+                _ => Err(()),
+            },
+            Transform::Quantize(q) => match q.block.0.len() == dims.len() {
+                true => float(source.dtype).map(|()| q.format.dtype()),
+                false => Err(()),
+            },
+        };
+        match fits {
+            Ok(dtype) => Ok((dtype, dims)),
+            Err(()) => Err(misfit(self, source)),
+        }
+    }
+
+    /// The result's bytes.
+    ///
+    /// # Errors
+    /// When the source cannot be read.
+    pub(super) fn apply(&self, source: &Weight) -> Result<Vec<u8>> {
+        match self {
+            Transform::Reshape { .. } => Ok(weight_tensor(source)?.bytes().to_vec()),
+            Transform::Transpose { perm } => {
+                let width = source.dtype.bits() as usize / 8;
+                let t = weight_tensor(source)?;
+                Ok(transpose(t.bytes(), &source.dims, perm, width))
+            }
+            Transform::Cast { dtype } => {
+                let t = weight_tensor(source)?;
+                let mut v = vec![0.0f64; t.numel()];
+                decode_slice(source.dtype, t.bytes(), &mut v)
+                    .map_err(|e| format_error(e, &source.name))?;
+                encode(*dtype, &v, source)
+            }
+            Transform::Scale {
+                axis,
+                factors,
+                divide,
+                dtype,
+            } => {
+                let mut v = read_f32(source)?;
+                let inner: u64 = source.dims[axis + 1..].iter().product();
+                scale(&mut v, inner as usize, factors, *divide);
+                encode(*dtype, &v, source)
+            }
+            Transform::Quantize(q) => {
+                let v = read_f32(source)?;
+                let params = QuantParams {
+                    scales: &q.scales,
+                    zeros: q.zeros.as_deref(),
+                };
+                let dims: Vec<usize> = source.dims.iter().map(|d| *d as usize).collect();
+                quantize_nd(&v, &dims, &q.block, q.format, params)
+                    .map_err(|e| format_error(e, &source.name))
+            }
+        }
+    }
+}
+
+fn misfit(t: &Transform, source: &Weight) -> Diagnostic {
+    Diagnostic::error(
+        911,
+        Class::Internal,
+        format!(
+            "{t:?} does not fit the weight {}{:?}",
+            source.dtype, source.dims
+        ),
+    )
+    .at(format!("weight {}", source.name))
+}
+
+fn encode<T: qcc_ir::format::Real>(dtype: DType, v: &[T], source: &Weight) -> Result<Vec<u8>> {
+    let n = dtype
+        .byte_len(v.len() as u64)
+        .and_then(|n| usize::try_from(n).ok());
+    // INVARIANT: `v` is in memory, and no float format is wider than twice its elements.
+    let mut bytes = vec![0; n.unwrap_or(0)];
+    encode_slice(dtype, v, &mut bytes).map_err(|e| format_error(e, &source.name))?;
+    Ok(bytes)
+}
+
+/// Multiplies or divides by one factor per run of `inner` elements, over and over.
+fn scale(v: &mut [f32], inner: usize, factors: &[f32], divide: bool) {
+    let runs = v.chunks_mut(inner.max(1));
+    for (run, f) in runs.zip(factors.iter().cycle()) {
+        for x in run {
+            *x = if divide { *x / f } else { *x * f };
+        }
+    }
+}
+
+/// The elements of `bytes` (row-major in `dims`, `width` bytes each) in the order of `perm`.
+fn transpose(bytes: &[u8], dims: &[u64], perm: &[usize], width: usize) -> Vec<u8> {
+    let mut strides = vec![1usize; dims.len()];
+    for i in (1..dims.len()).rev() {
+        strides[i - 1] = strides[i] * dims[i] as usize;
+    }
+    let extents: Vec<usize> = perm.iter().map(|p| dims[*p] as usize).collect();
+    let steps: Vec<usize> = perm.iter().map(|p| strides[*p]).collect();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut index = vec![0usize; extents.len()];
+    let mut at = 0;
+    while out.len() < bytes.len() {
+        out.extend_from_slice(&bytes[at * width..][..width]);
+        for d in (0..extents.len()).rev() {
+            index[d] += 1;
+            at += steps[d];
+            if index[d] < extents[d] {
+                break;
+            }
+            at -= steps[d] * extents[d];
+            index[d] = 0;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{derive, inline_f32};
+    use super::*;
+
+    fn w(dims: &[u64]) -> Weight {
+        let n: u64 = dims.iter().product();
+        let v: Vec<f32> = (0..n).map(|i| i as f32).collect();
+        inline_f32("w".into(), dims.to_vec(), &v)
+    }
+
+    #[test]
+    fn transposes_any_rank() {
+        let t = derive(&w(&[2, 3]), Transform::Transpose { perm: vec![1, 0] }).unwrap();
+        assert_eq!(t.dims, [3, 2]);
+        assert_eq!(read_f32(&t).unwrap(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+        let t = derive(
+            &w(&[2, 1, 3]),
+            Transform::Transpose {
+                perm: vec![2, 0, 1],
+            },
+        )
+        .unwrap();
+        assert_eq!(t.dims, [3, 2, 1]);
+        assert_eq!(read_f32(&t).unwrap(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+    }
+
+    #[test]
+    fn scales_an_axis_and_chains() {
+        let factors: Arc<[f32]> = vec![1.0, 2.0, 4.0].into();
+        let by_column = Transform::Scale {
+            axis: 1,
+            factors,
+            divide: false,
+            dtype: DType::F32,
+        };
+        let s = derive(&w(&[2, 3]), by_column).unwrap();
+        assert_eq!(read_f32(&s).unwrap(), [0.0, 2.0, 8.0, 3.0, 8.0, 20.0]);
+        let half = derive(&s, Transform::Cast { dtype: DType::F16 }).unwrap();
+        let q = derive(
+            &half,
+            Transform::Quantize(Quantizer {
+                format: QuantFormat::full(DType::I8).unwrap(),
+                block: BlockShape::axis(2, 0),
+                scales: vec![2.0, 4.0].into(),
+                zeros: None,
+            }),
+        )
+        .unwrap();
+        assert_eq!((q.dtype, q.dims.as_slice()), (DType::I8, &[2, 3][..]));
+        assert_eq!(read_f32(&q).unwrap(), [0.0, 1.0, 4.0, 1.0, 2.0, 5.0]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let bad = [
+            Transform::Reshape { dims: vec![5] },
+            Transform::Transpose { perm: vec![0, 0] },
+            Transform::Cast { dtype: DType::I8 },
+            Transform::Scale {
+                axis: 0,
+                factors: vec![1.0; 3].into(),
+                divide: false,
+                dtype: DType::F32,
+            },
+        ];
+        for t in bad {
+            assert_eq!(derive(&w(&[2, 3]), t).unwrap_err().code(), "Q0911");
+        }
+    }
+}
