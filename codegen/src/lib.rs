@@ -2,4 +2,5 @@
 #![warn(missing_docs)]
 
 pub mod arena;
+pub mod ptx;
 pub mod target;

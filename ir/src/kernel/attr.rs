@@ -231,6 +231,33 @@ word_enum! {
 }
 
 word_enum! {
+    /// Which operands of a wgmma lie with their rows or columns, not K, contiguous in shared
+    /// memory (16-bit formats only).
+    WgmmaMajor {
+        /// K contiguous in both.
+        K = "",
+        /// M contiguous in A.
+        MnA = "mn_a",
+        /// N contiguous in B.
+        MnB = "mn_b",
+        /// Both.
+        MnAB = "mn_ab",
+    }
+}
+
+impl WgmmaMajor {
+    /// 1 when A is transposed.
+    pub const fn a(self) -> u32 {
+        matches!(self, WgmmaMajor::MnA | WgmmaMajor::MnAB) as u32
+    }
+
+    /// 1 when B is transposed.
+    pub const fn b(self) -> u32 {
+        matches!(self, WgmmaMajor::MnB | WgmmaMajor::MnAB) as u32
+    }
+}
+
+word_enum! {
     /// Built-in index registers (all `u32`).
     Special {
         /// Thread index in the block, x.

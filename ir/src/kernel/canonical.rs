@@ -1,7 +1,7 @@
 //! Numbers values in the order in which the text defines them, so that equal kernels are equal
 //! data: parameters, then for each statement its results, its regions' parameters, their bodies.
 
-use super::kernel::{Kernel, Region, Value};
+use super::body::{Kernel, Region, Value};
 
 const UNSEEN: u32 = u32::MAX;
 

@@ -69,7 +69,7 @@ pub mod attr;
 mod builder;
 mod canonical;
 mod check;
-mod kernel;
+mod body;
 pub mod mma;
 mod op;
 mod problem;
@@ -80,7 +80,7 @@ mod word;
 
 pub use attr::*;
 pub use builder::KernelBuilder;
-pub use kernel::{Kernel, Kind, Launch, Param, Region, SharedArray, Stmt, Value};
+pub use body::{Kernel, Kind, Launch, Param, Region, SharedArray, Stmt, Value};
 pub use op::Op;
 pub use problem::Problem;
 pub use text::{TextError, parse_kernel, parse_kernels};

@@ -366,6 +366,8 @@ op_table! {
             b: DType,
             /// Where A is.
             from: WgmmaA,
+            /// How the operands in shared memory lie.
+            major: WgmmaMajor,
         } = "wgmma",
         /// Closes a group of wgmmas; the pendings pass through.
         WgmmaCommit = "wgmma_commit",

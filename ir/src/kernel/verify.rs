@@ -26,7 +26,7 @@ mod flight;
 mod frame;
 
 use super::check::check;
-use super::kernel::{Kernel, Kind, Region, Stmt, Value};
+use super::body::{Kernel, Kind, Region, Stmt, Value};
 use super::text::stmt_line;
 use super::{Op, Problem, Ty};
 

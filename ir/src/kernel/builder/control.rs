@@ -1,7 +1,7 @@
 //! Loops and branches. Nested code is built by a closure that gets the loop's values and returns
 //! the values to carry on.
 
-use super::super::kernel::{Region, Value};
+use super::super::body::{Region, Value};
 use super::super::{Op, Problem, Ty};
 use super::KernelBuilder;
 

@@ -241,6 +241,7 @@ impl KernelBuilder {
             a: a_type,
             b: b_type,
             from: WgmmaA::Desc,
+            major: WgmmaMajor::K,
         };
         let ty = self.ty(acc);
         self.one(op, &[acc, a, b], ty)
@@ -260,6 +261,7 @@ impl KernelBuilder {
             a: a_type,
             b: b_type,
             from: WgmmaA::Regs,
+            major: WgmmaMajor::K,
         };
         let ty = self.ty(acc);
         self.one(op, &[acc, a[0], a[1], a[2], a[3], b], ty)

@@ -9,7 +9,7 @@ mod hardware;
 mod memory;
 
 use super::check::check;
-use super::kernel::{Kernel, Kind, Launch, Param, Region, SharedArray, Stmt, Value};
+use super::body::{Kernel, Kind, Launch, Param, Region, SharedArray, Stmt, Value};
 use super::{Op, Problem, Space, Ty, canonical, verify};
 use crate::DType;
 

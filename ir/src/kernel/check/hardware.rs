@@ -1,6 +1,6 @@
 //! Typing rules of synchronization, warp, copy and tensor-core operations.
 
-use super::super::{Cache, Multicast, Space, WgmmaA, mma};
+use super::super::{Cache, Multicast, Space, WgmmaA, WgmmaMajor, mma};
 use super::{Checked, DType, Op, Problem, Sig, Ty, ensure, operand, result};
 
 const MBAR: &[Space] = &[Space::Shared];
@@ -264,7 +264,11 @@ pub(super) fn check_tensor(op: &Op, sig: &Sig) -> Checked {
             })
         }
         Op::WgmmaBegin => wgmma_begin(sig),
-        Op::Wgmma { n, a, b, from } => wgmma(*n, *a, *b, *from, sig),
+        Op::Wgmma { n, a, b, from, major } => {
+            let sixteen = a.bits() == 16 && (*from == WgmmaA::Desc || major.a() == 0);
+            limit(*major == WgmmaMajor::K || sixteen, "8-bit and register operands lie K contiguous")?;
+            wgmma(*n, *a, *b, *from, sig)
+        }
         Op::WgmmaCommit => {
             sig.counts(sig.args.len(), sig.args.len())?;
             let same =

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::super::attr::Bits;
-use super::super::kernel::{Kernel, Kind, Launch, Param, Region, SharedArray, Stmt, Value};
+use super::super::body::{Kernel, Kind, Launch, Param, Region, SharedArray, Stmt, Value};
 use super::super::{Op, Ty, canonical};
 use super::lexer::{Token, TokenKind, tokens};
 use super::literal;

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::super::kernel::{Kernel, Kind, Region, Stmt, Value};
+use super::super::body::{Kernel, Kind, Region, Stmt, Value};
 use super::super::{Op, Ty};
 use super::literal;
 

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::super::kernel::{Kernel, Region, Stmt, Value};
+use super::super::body::{Kernel, Region, Stmt, Value};
 use super::super::text::stmt_line;
 use super::super::{Op, Problem, Ty};
 

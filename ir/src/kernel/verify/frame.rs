@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::super::kernel::{Kernel, Kind, Launch, SharedArray};
+use super::super::body::{Kernel, Kind, Launch, SharedArray};
 use super::super::{Problem, Ty};
 
 /// Static shared memory that every target offers.
