@@ -1,1 +1,3 @@
 //! Tests of the qcc quantization compiler.
+
+pub mod ptxas;

@@ -47,7 +47,10 @@ impl Info {
     /// The reason why this is not acceptable for a kernel of ours, if there is one.
     pub fn complaint(&self) -> Option<String> {
         if let Some(e) = self.entries.iter().find(|e| e.spills + e.stack > 0) {
-            return Some(format!("{}: {} bytes spilled, {} of stack", e.name, e.spills, e.stack));
+            return Some(format!(
+                "{}: {} bytes spilled, {} of stack",
+                e.name, e.spills, e.stack
+            ));
         }
         self.warnings.first().cloned()
     }
@@ -99,7 +102,11 @@ pub fn assert_assembles(test: &str, text: &str, archs: &[&str]) -> Vec<Info> {
             match ptxas.assemble(text, arch) {
                 Ok(info) => {
                     let complaint = info.complaint();
-                    assert!(complaint.is_none(), "{test}, ptxas {}, {arch}: {complaint:?}", ptxas.name);
+                    assert!(
+                        complaint.is_none(),
+                        "{test}, ptxas {}, {arch}: {complaint:?}",
+                        ptxas.name
+                    );
                     infos.push(info);
                 }
                 Err(message) => panic!("{test}, ptxas {}, {arch}:\n{message}\n{text}", ptxas.name),
@@ -119,10 +126,19 @@ impl Ptxas {
         let (ptx, cubin) = (dir.path().join("k.ptx"), dir.path().join("k.cubin"));
         std::fs::write(&ptx, text).map_err(|e| e.to_string())?;
         let mut command = Command::new(&self.path);
-        command.arg("-v").arg(format!("-arch={arch}")).arg(&ptx).arg("-o").arg(&cubin);
+        command
+            .arg("-v")
+            .arg(format!("-arch={arch}"))
+            .arg(&ptx)
+            .arg("-o")
+            .arg(&cubin);
         let output = run(&mut command)?;
         let printed = printed(&output);
-        if output.status.success() { Ok(read(&printed)) } else { Err(printed) }
+        if output.status.success() {
+            Ok(read(&printed))
+        } else {
+            Err(printed)
+        }
     }
 }
 
@@ -141,7 +157,10 @@ fn read(text: &str) -> Info {
     for line in text.lines() {
         if let Some((_, rest)) = line.split_once("Compiling entry function '") {
             let name = rest.split('\'').next().unwrap_or_default().to_string();
-            info.entries.push(Usage { name, ..Usage::default() });
+            info.entries.push(Usage {
+                name,
+                ..Usage::default()
+            });
         }
         if let Some(entry) = info.entries.last_mut() {
             entry.regs = number_before(line, " registers").unwrap_or(entry.regs);
@@ -161,19 +180,31 @@ fn read(text: &str) -> Info {
 
 fn number_before(line: &str, what: &str) -> Option<u32> {
     let end = line.find(what)?;
-    line[..end].split(|c: char| !c.is_ascii_digit()).next_back()?.parse().ok()
+    line[..end]
+        .split(|c: char| !c.is_ascii_digit())
+        .next_back()?
+        .parse()
+        .ok()
 }
 
 fn find() -> Result<Vec<Ptxas>, String> {
     if let Ok(paths) = std::env::var("QCC_PTXAS") {
-        let named = |p: &str| Ptxas { path: p.into(), name: p.to_string() };
-        return Ok(paths.split(':').filter(|p| !p.is_empty()).map(named).collect());
+        let named = |p: &str| Ptxas {
+            path: p.into(),
+            name: p.to_string(),
+        };
+        return Ok(paths
+            .split(':')
+            .filter(|p| !p.is_empty())
+            .map(named)
+            .collect());
     }
     let wheels: Result<Vec<Ptxas>, String> = WHEELS.iter().map(|v| wheel(v)).collect();
     wheels.or_else(|reason| match run(Command::new("ptxas").arg("--version")) {
-        Ok(output) if output.status.success() => {
-            Ok(vec![Ptxas { path: "ptxas".into(), name: "ptxas".into() }])
-        }
+        Ok(output) if output.status.success() => Ok(vec![Ptxas {
+            path: "ptxas".into(),
+            name: "ptxas".into(),
+        }]),
         _ => Err(reason),
     })
 }
@@ -182,7 +213,10 @@ fn find() -> Result<Vec<Ptxas>, String> {
 fn tools() -> Result<PathBuf, String> {
     let exe = std::env::current_exe().map_err(|e| e.to_string())?;
     // <target>/<profile>/deps/<test>
-    let target = exe.ancestors().nth(3).ok_or("the test binary has no build folder")?;
+    let target = exe
+        .ancestors()
+        .nth(3)
+        .ok_or("the test binary has no build folder")?;
     Ok(target.join("tools"))
 }
 
@@ -193,24 +227,46 @@ fn wheel(version: &str) -> Result<Ptxas, String> {
     if !path.exists() {
         download(version, &tools, &home)?;
     }
-    Ok(Ptxas { path, name: version.to_string() })
+    Ok(Ptxas {
+        path,
+        name: version.to_string(),
+    })
 }
 
 /// Downloads and unpacks into a folder of its own, then renames it: tests run side by side.
 fn download(version: &str, tools: &Path, home: &Path) -> Result<(), String> {
     std::fs::create_dir_all(tools).map_err(|e| e.to_string())?;
     let scratch = tempfile::tempdir_in(tools).map_err(|e| e.to_string())?;
-    let (wheels, unpacked) = (scratch.path().join("wheels"), scratch.path().join("unpacked"));
-    let pip = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"];
+    let (wheels, unpacked) = (
+        scratch.path().join("wheels"),
+        scratch.path().join("unpacked"),
+    );
+    let pip = [
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary=:all:",
+    ];
     let mut fetch = Command::new("python3");
-    fetch.args(pip).arg("-d").arg(&wheels).arg(format!("nvidia-cuda-nvcc=={version}"));
+    fetch
+        .args(pip)
+        .arg("-d")
+        .arg(&wheels)
+        .arg(format!("nvidia-cuda-nvcc=={version}"));
     succeed(&mut fetch)?;
     let wheel = std::fs::read_dir(&wheels)
         .map_err(|e| e.to_string())?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|e| e == "whl"))
         .ok_or("pip downloaded no wheel")?;
-    succeed(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&unpacked))?;
+    succeed(
+        Command::new("python3")
+            .args(["-m", "zipfile", "-e"])
+            .arg(&wheel)
+            .arg(&unpacked),
+    )?;
     let ptxas = unpacked.join("nvidia/cu13/bin/ptxas");
     succeed(Command::new("chmod").arg("+x").arg(&ptxas))?;
     match std::fs::rename(&unpacked, home) {
@@ -227,7 +283,10 @@ fn succeed(command: &mut Command) -> Result<(), String> {
         return Ok(());
     }
     let text = printed(&output);
-    Err(format!("{command:?} failed: {}", text.lines().last().unwrap_or_default()))
+    Err(format!(
+        "{command:?} failed: {}",
+        text.lines().last().unwrap_or_default()
+    ))
 }
 
 #[cfg(test)]
@@ -243,7 +302,13 @@ mod tests {
             ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized\n\
             ptxas info    : Used 90 registers, used 1 barriers, 24584 bytes smem\n";
         let info = read(text);
-        let usage = Usage { name: "k".into(), regs: 90, smem: 24584, stack: 8, spills: 16 };
+        let usage = Usage {
+            name: "k".into(),
+            regs: 90,
+            smem: 24584,
+            stack: 8,
+            spills: 16,
+        };
         assert_eq!(info.entries, [usage]);
         assert_eq!(info.warnings.len(), 1);
         assert!(info.complaint().is_some());

@@ -30,7 +30,10 @@ pub struct Arch {
 impl Arch {
     /// A portable architecture.
     pub const fn sm(sm: u32) -> Arch {
-        Arch { sm, specific: false }
+        Arch {
+            sm,
+            specific: false,
+        }
     }
 
     /// An architecture with its specific instructions.
@@ -69,7 +72,10 @@ impl FromStr for Arch {
         let name = s.strip_prefix("sm_").ok_or_else(unknown)?;
         let digits = name.strip_suffix('a').unwrap_or(name);
         let sm = digits.parse().map_err(|_| unknown())?;
-        let arch = Arch { sm, specific: name.len() != digits.len() };
+        let arch = Arch {
+            sm,
+            specific: name.len() != digits.len(),
+        };
         arch.version().map(|_| arch).ok_or_else(unknown)
     }
 }
@@ -85,7 +91,11 @@ pub(super) struct Needs {
 
 impl Needs {
     pub(super) const fn base() -> Needs {
-        Needs { version: PtxVersion(63), sm: 75, specific: None }
+        Needs {
+            version: PtxVersion(63),
+            sm: 75,
+            specific: None,
+        }
     }
 
     pub(super) fn need(&mut self, version: u32, sm: u32) {
@@ -106,7 +116,10 @@ mod tests {
     #[test]
     fn names_round_trip() {
         for name in ["sm_75", "sm_80", "sm_90", "sm_90a", "sm_120a"] {
-            assert_eq!(name.parse::<Arch>().map(|a| a.to_string()), Ok(name.to_string()));
+            assert_eq!(
+                name.parse::<Arch>().map(|a| a.to_string()),
+                Ok(name.to_string())
+            );
         }
         for name in ["sm_81", "90", "sm_90b", "sm_80a", ""] {
             assert!(name.parse::<Arch>().is_err(), "{name}");

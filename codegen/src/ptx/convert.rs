@@ -17,7 +17,10 @@ struct Row {
 }
 
 fn row(mnemonic: impl Into<String>, version: u32, sm: u32) -> Option<Row> {
-    Some(Row { mnemonic: mnemonic.into(), needs: (version, sm) })
+    Some(Row {
+        mnemonic: mnemonic.into(),
+        needs: (version, sm),
+    })
 }
 
 fn is_fp8(d: DType) -> bool {
@@ -88,7 +91,9 @@ fn pair_row(from: DType, to: DType, round: Round, sat: Sat) -> Option<Row> {
 
 impl<'k> Emitter<'k> {
     pub(super) fn convert(&mut self, stmt: &'k Stmt) -> Emitted {
-        let Op::Convert { round, sat } = stmt.op else { return Ok(()) };
+        let Op::Convert { round, sat } = stmt.op else {
+            return Ok(());
+        };
         let (from, to) = (self.ty(stmt.args[0]), self.ty(stmt.results[0]));
         let (Some(f), Some(t)) = (from.dtype(), to.dtype()) else {
             return self.fail(stmt, "no numbers");
@@ -137,7 +142,11 @@ impl<'k> Emitter<'k> {
         let lanes = self.ty(stmt.args[0]).lanes();
         let wide = self.ty(stmt.args[0]).dtype() == Some(DType::F32);
         let source = self.regs(stmt.args[0]);
-        let sources = if wide { source } else { self.as_pairs(stmt.args[0], &source) };
+        let sources = if wide {
+            source
+        } else {
+            self.as_pairs(stmt.args[0], &source)
+        };
         let to = self.ty(stmt.results[0]);
         let half = to.dtype().is_some_and(|d| d.bits() == 8);
         let regs = self.define(stmt.results[0]);
@@ -147,7 +156,11 @@ impl<'k> Emitter<'k> {
             let direct = !half || regs[0].class == Class::Half;
             let reg = if direct { regs[i] } else { self.fresh(class) };
             if wide {
-                self.line(format!("{mnemonic} {reg}, {}, {}", sources[2 * i + 1], sources[2 * i]));
+                self.line(format!(
+                    "{mnemonic} {reg}, {}, {}",
+                    sources[2 * i + 1],
+                    sources[2 * i]
+                ));
             } else {
                 self.line(format!("{mnemonic} {reg}, {}", sources[i]));
             }
@@ -155,7 +168,11 @@ impl<'k> Emitter<'k> {
         }
         if half && regs[0].class == Class::Word {
             for (i, reg) in regs.iter().enumerate() {
-                self.line(format!("mov.b32 {reg}, {{{}, {}}}", parts[2 * i], parts[2 * i + 1]));
+                self.line(format!(
+                    "mov.b32 {reg}, {{{}, {}}}",
+                    parts[2 * i],
+                    parts[2 * i + 1]
+                ));
             }
         }
         Ok(())

@@ -16,7 +16,9 @@ impl<'k> Emitter<'k> {
                     None => String::new(),
                 };
                 let cache = cache.name();
-                self.line(format!("cp.async.{cache}.shared.global [{dst}], [{src}], {bytes}{read}"));
+                self.line(format!(
+                    "cp.async.{cache}.shared.global [{dst}], [{src}], {bytes}{read}"
+                ));
             }
             Op::CpAsyncCommit => {
                 self.needs.need(70, 80);
@@ -29,7 +31,9 @@ impl<'k> Emitter<'k> {
             Op::CpAsyncMbar => {
                 self.needs.need(70, 80);
                 let mbar = self.reg(stmt.args[0]);
-                self.line(format!("cp.async.mbarrier.arrive.noinc.shared.b64 [{mbar}]"));
+                self.line(format!(
+                    "cp.async.mbarrier.arrive.noinc.shared.b64 [{mbar}]"
+                ));
             }
             Op::MbarInit | Op::MbarExpectTx | Op::MbarArrive | Op::MbarTryWait | Op::MbarWait => {
                 self.mbarrier(stmt);
@@ -46,7 +50,11 @@ impl<'k> Emitter<'k> {
 
     fn mbarrier(&mut self, stmt: &'k Stmt) {
         let mbar = self.reg(stmt.args[0]);
-        let second = stmt.args.get(1).map(|&v| self.operand(v)).unwrap_or_default();
+        let second = stmt
+            .args
+            .get(1)
+            .map(|&v| self.operand(v))
+            .unwrap_or_default();
         match stmt.op {
             Op::MbarInit => {
                 self.needs.need(70, 80);
@@ -54,11 +62,17 @@ impl<'k> Emitter<'k> {
             }
             Op::MbarExpectTx => {
                 self.needs.need(80, 90);
-                self.line(format!("mbarrier.arrive.expect_tx.shared.b64 _, [{mbar}], {second}"));
+                self.line(format!(
+                    "mbarrier.arrive.expect_tx.shared.b64 _, [{mbar}], {second}"
+                ));
             }
-            Op::MbarArrive if self.ty(stmt.args[0]).bits() == 32 && self.is_cluster(stmt.args[0]) => {
+            Op::MbarArrive
+                if self.ty(stmt.args[0]).bits() == 32 && self.is_cluster(stmt.args[0]) =>
+            {
                 self.needs.need(80, 90);
-                self.line(format!("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [{mbar}]"));
+                self.line(format!(
+                    "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [{mbar}]"
+                ));
             }
             Op::MbarArrive => {
                 self.needs.need(70, 80);
@@ -68,20 +82,30 @@ impl<'k> Emitter<'k> {
             Op::MbarTryWait => {
                 self.needs.need(78, 90);
                 let p = self.define1(stmt.results[0]);
-                self.line(format!("mbarrier.try_wait.parity.shared.b64 {p}, [{mbar}], {second}"));
+                self.line(format!(
+                    "mbarrier.try_wait.parity.shared.b64 {p}, [{mbar}], {second}"
+                ));
             }
             _ => {
                 self.needs.need(78, 90);
                 let (top, p) = (self.label(), self.fresh(Class::Pred));
                 self.place(&top);
-                self.line(format!("mbarrier.try_wait.parity.shared.b64 {p}, [{mbar}], {second}"));
+                self.line(format!(
+                    "mbarrier.try_wait.parity.shared.b64 {p}, [{mbar}], {second}"
+                ));
                 self.line(format!("@!{p} bra {top}"));
             }
         }
     }
 
     fn is_cluster(&self, p: Value) -> bool {
-        matches!(self.ty(p), Ty::Ptr { space: Space::Cluster, .. })
+        matches!(
+            self.ty(p),
+            Ty::Ptr {
+                space: Space::Cluster,
+                ..
+            }
+        )
     }
 
     fn coordinates(&mut self, values: &[Value]) -> String {
@@ -93,6 +117,8 @@ impl<'k> Emitter<'k> {
     fn mask(&mut self, multicast: Multicast, v: Option<&Value>) -> (&'static str, String) {
         match (multicast, v) {
             (Multicast::Multicast, Some(&v)) => {
+                // Legal on sm_90, but only the specific target promises its speed.
+                self.needs.need_specific(80, 90);
                 let word = self.reg(v);
                 let half = self.fresh(Class::Half);
                 self.line(format!("cvt.u16.u32 {half}, {word}"));

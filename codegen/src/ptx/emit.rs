@@ -70,9 +70,17 @@ impl<'k> Emitter<'k> {
 
     pub(super) fn fail<T>(&self, stmt: &Stmt, reason: impl Into<String>) -> Result<T, Failure> {
         let types: Vec<String> = stmt.args.iter().map(|&a| self.ty(a).to_string()).collect();
-        let to: Vec<String> = stmt.results.iter().take(1).map(|&r| self.ty(r).to_string()).collect();
+        let to: Vec<String> = stmt
+            .results
+            .iter()
+            .take(1)
+            .map(|&r| self.ty(r).to_string())
+            .collect();
         let op = format!("{} {} -> {}", stmt.op.name(), types.join(", "), to.join(""));
-        Err(Failure { op, reason: reason.into() })
+        Err(Failure {
+            op,
+            reason: reason.into(),
+        })
     }
 
     // --- registers ----------------------------------------------------------------------------
@@ -92,7 +100,10 @@ impl<'k> Emitter<'k> {
     pub(super) fn fresh(&mut self, class: Class) -> Reg {
         let count = &mut self.counts[class as usize];
         *count += 1;
-        Reg { class, index: *count }
+        Reg {
+            class,
+            index: *count,
+        }
     }
 
     pub(super) fn fresh_for(&mut self, ty: Ty) -> Vec<Reg> {
@@ -195,7 +206,9 @@ impl<'k> Emitter<'k> {
     /// Loads the parameters.
     pub(super) fn params(&mut self) {
         for i in 0..self.kernel.params().len() {
-            let Some(v) = self.kernel.param_value(i) else { continue };
+            let Some(v) = self.kernel.param_value(i) else {
+                continue;
+            };
             let symbol = param_symbol(&self.kernel.params()[i].name);
             let reg = self.define1(v);
             match self.ty(v) {
@@ -256,7 +269,11 @@ impl<'k> Emitter<'k> {
 
 /// An integer literal of these bits.
 pub(super) fn immediate(bits: u64) -> String {
-    if bits < 10 { bits.to_string() } else { format!("{bits:#x}") }
+    if bits < 10 {
+        bits.to_string()
+    } else {
+        format!("{bits:#x}")
+    }
 }
 
 /// Values used once, in the region that defines them, whose registers nobody else names: loop
@@ -266,7 +283,9 @@ fn owned(kernel: &Kernel) -> Vec<bool> {
     let mut local = vec![0u32; kernel.num_values()];
     let mut owners = vec![false; kernel.num_values()];
     survey(kernel.body(), &mut uses, &mut local, &mut owners);
-    (0..kernel.num_values()).map(|i| owners[i] && uses[i] == 1 && local[i] == 1).collect()
+    (0..kernel.num_values())
+        .map(|i| owners[i] && uses[i] == 1 && local[i] == 1)
+        .collect()
 }
 
 fn survey(region: &Region, uses: &mut [u32], local: &mut [u32], owners: &mut [bool]) {
@@ -281,7 +300,9 @@ fn survey(region: &Region, uses: &mut [u32], local: &mut [u32], owners: &mut [bo
             stmt.results.iter().for_each(|r| owners[r.index()] = true);
         }
         here.extend(&stmt.results);
-        stmt.regions.iter().for_each(|inner| survey(inner, uses, local, owners));
+        stmt.regions
+            .iter()
+            .for_each(|inner| survey(inner, uses, local, owners));
     }
     for y in &region.yields {
         uses[y.index()] += 1;

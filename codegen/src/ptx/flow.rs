@@ -148,7 +148,11 @@ impl<'k> Emitter<'k> {
     fn branch(&mut self, stmt: &'k Stmt) -> Emitted {
         let (then, other) = (&stmt.regions[0], &stmt.regions[1]);
         let cond = self.reg(stmt.args[0]);
-        let results: Vec<Vec<Reg>> = stmt.results.iter().map(|&r| self.fresh_for(self.ty(r))).collect();
+        let results: Vec<Vec<Reg>> = stmt
+            .results
+            .iter()
+            .map(|&r| self.fresh_for(self.ty(r)))
+            .collect();
         let (second, end) = (self.label(), self.label());
         self.line(format!("@!{cond} bra {second}"));
         self.region_stmts(then)?;

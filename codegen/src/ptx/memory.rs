@@ -46,8 +46,16 @@ impl<'k> Emitter<'k> {
                 self.line(format!("mapa.shared::cluster.u32 {reg}, {p}, {rank}"));
                 Ok(())
             }
-            Op::Load { order, cache, offset } => self.load(stmt, order, cache, offset.0),
-            Op::Store { order, cache, offset } => self.store(stmt, order, cache, offset.0),
+            Op::Load {
+                order,
+                cache,
+                offset,
+            } => self.load(stmt, order, cache, offset.0),
+            Op::Store {
+                order,
+                cache,
+                offset,
+            } => self.store(stmt, order, cache, offset.0),
             _ => self.atomic(stmt),
         }
     }
@@ -60,7 +68,9 @@ impl<'k> Emitter<'k> {
     }
 
     fn ptr_add(&mut self, stmt: &'k Stmt) -> Emitted {
-        let Ty::Ptr { elem, space } = self.ty(stmt.args[0]) else { return Ok(()) };
+        let Ty::Ptr { elem, space } = self.ty(stmt.args[0]) else {
+            return Ok(());
+        };
         let bytes = elem.bits() / 8;
         let base = self.reg(stmt.args[0]);
         let index_ty = self.ty(stmt.args[1]);
@@ -68,7 +78,11 @@ impl<'k> Emitter<'k> {
         let wide = index_ty.bits() == 64;
         let signed = index_ty.dtype() == Some(DType::I32);
         if space.address_bits() == 32 {
-            let index = if wide { self.narrow_index(stmt.args[1]) } else { index };
+            let index = if wide {
+                self.narrow_index(stmt.args[1])
+            } else {
+                index
+            };
             let reg = self.define1(stmt.results[0]);
             self.line(format!("mad.lo.s32 {reg}, {index}, {bytes}, {base}"));
             return Ok(());
@@ -76,7 +90,11 @@ impl<'k> Emitter<'k> {
         let constant = self.constant(stmt.args[1]);
         let reg = self.define1(stmt.results[0]);
         if let Some(bits) = constant {
-            let i = if signed { i64::from(bits as i32) } else { bits as i64 };
+            let i = if signed {
+                i64::from(bits as i32)
+            } else {
+                bits as i64
+            };
             let offset = i.wrapping_mul(i64::from(bytes));
             self.line(format!("add.s64 {reg}, {base}, {offset}"));
         } else if wide {
@@ -111,7 +129,12 @@ impl<'k> Emitter<'k> {
             self.needs.need(78, 90);
         }
         if order != Order::Weak {
-            words = format!(".{}.{}.{}", order.name(), scope_word(space), space_word(space));
+            words = format!(
+                ".{}.{}.{}",
+                order.name(),
+                scope_word(space),
+                space_word(space)
+            );
             return words;
         }
         words.push('.');
@@ -168,7 +191,10 @@ impl<'k> Emitter<'k> {
             }
         }
         let kind = self.memory_type(ty, regs.len(), regs[0].class);
-        self.line(format!("{guard}ld{words}{kind} {}, {address}", Self::braces(&regs)));
+        self.line(format!(
+            "{guard}ld{words}{kind} {}, {address}",
+            Self::braces(&regs)
+        ));
         Ok(())
     }
 
@@ -210,7 +236,10 @@ impl<'k> Emitter<'k> {
             Some(narrow) => format!(".u{}", &narrow[1..]),
             None => self.memory_type(ty, regs.len(), regs[0].class),
         };
-        self.line(format!("{guard}st{words}{kind} {address}, {}", Self::braces(&regs)));
+        self.line(format!(
+            "{guard}st{words}{kind} {address}, {}",
+            Self::braces(&regs)
+        ));
         Ok(())
     }
 
@@ -235,13 +264,19 @@ impl<'k> Emitter<'k> {
         if space == Space::Cluster || scope.name() == "cluster" {
             self.needs.need(78, 90);
         }
-        let order = if order == Order::Weak { "relaxed" } else { order.name() };
+        let order = if order == Order::Weak {
+            "relaxed"
+        } else {
+            order.name()
+        };
         let address = self.address(stmt.args[0], 0);
         let operands: Vec<String> = stmt.args[1..].iter().map(|&v| self.operand(v)).collect();
         let reg = self.define1(stmt.results[0]);
         let (scope, space) = (scope.name(), space_word(space));
         let operands = operands.join(", ");
-        self.line(format!("atom.{order}.{scope}.{space}.{name}.{kind} {reg}, {address}, {operands}"));
+        self.line(format!(
+            "atom.{order}.{scope}.{space}.{name}.{kind} {reg}, {address}, {operands}"
+        ));
         Ok(())
     }
 }

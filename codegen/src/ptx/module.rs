@@ -62,7 +62,10 @@ pub fn emit(kernels: &[Kernel], floor: u32) -> Result<PtxModule, Diagnostic> {
     let (mut bodies, mut entries) = (String::new(), Vec::new());
     for kernel in kernels {
         let Kind::Spmd(launch) = kernel.kind() else {
-            let message = format!("kernel `{}` is serial; PTX takes spmd kernels", kernel.name());
+            let message = format!(
+                "kernel `{}` is serial; PTX takes spmd kernels",
+                kernel.name()
+            );
             return Err(Diagnostic::error(620, ErrorClass::Internal, message));
         };
         entry(kernel, launch, &mut needs, &mut bodies).map_err(|f| unsupported(kernel, &f))?;
@@ -70,11 +73,19 @@ pub fn emit(kernels: &[Kernel], floor: u32) -> Result<PtxModule, Diagnostic> {
     }
     let (version, arch) = settle(&needs)?;
     let text = format!(".version {version}\n.target {arch}\n.address_size 64\n{bodies}");
-    Ok(PtxModule { text, entries, version, arch })
+    Ok(PtxModule {
+        text,
+        entries,
+        version,
+        arch,
+    })
 }
 
 fn unsupported(kernel: &Kernel, failure: &Failure) -> Diagnostic {
-    let message = format!("PTX has no instruction for `{}`: {}", failure.op, failure.reason);
+    let message = format!(
+        "PTX has no instruction for `{}`: {}",
+        failure.op, failure.reason
+    );
     Diagnostic::error(621, ErrorClass::Internal, message)
         .at(format!("kernel {}", kernel.name()))
         .hint("legalize the kernel for its target before emission")
@@ -84,16 +95,24 @@ fn settle(needs: &Needs) -> Result<(PtxVersion, Arch), Diagnostic> {
     let conflict = |message: String| Diagnostic::error(622, ErrorClass::Internal, message);
     let arch = match needs.specific {
         Some(sm) if sm < needs.sm => {
-            let message = format!("instructions of sm_{sm}a and of sm_{} in one module", needs.sm);
+            let message = format!(
+                "instructions of sm_{sm}a and of sm_{} in one module",
+                needs.sm
+            );
             return Err(conflict(message));
         }
         Some(sm) => Arch::specific(sm),
         None => Arch::sm(needs.sm),
     };
-    let least = arch.version().ok_or_else(|| conflict(format!("unknown architecture {arch}")))?;
+    let least = arch
+        .version()
+        .ok_or_else(|| conflict(format!("unknown architecture {arch}")))?;
     let version = needs.version.max(least);
     if version > PtxVersion::MAX {
-        return Err(conflict(format!("PTX {version} is above {}", PtxVersion::MAX)));
+        return Err(conflict(format!(
+            "PTX {version} is above {}",
+            PtxVersion::MAX
+        )));
     }
     Ok((version, arch))
 }
@@ -102,7 +121,11 @@ fn info(kernel: &Kernel, launch: &Launch) -> EntryInfo {
     let params = kernel.params().iter().map(|p| ParamInfo {
         name: p.name.clone(),
         ty: p.ty,
-        bytes: if p.ty == Ty::TensorMap { 128 } else { p.ty.bits() / 8 },
+        bytes: if p.ty == Ty::TensorMap {
+            128
+        } else {
+            p.ty.bits() / 8
+        },
     });
     EntryInfo {
         name: kernel.name().to_string(),
@@ -113,16 +136,29 @@ fn info(kernel: &Kernel, launch: &Launch) -> EntryInfo {
     }
 }
 
-fn entry(kernel: &Kernel, launch: &Launch, needs: &mut Needs, out: &mut String) -> Result<(), Failure> {
+fn entry(
+    kernel: &Kernel,
+    launch: &Launch,
+    needs: &mut Needs,
+    out: &mut String,
+) -> Result<(), Failure> {
     let mut emitter = Emitter::new(kernel, *needs);
     emitter.params();
     emitter.region_stmts(kernel.body())?;
     for array in kernel.shared().iter().filter(|a| a.len.is_none()) {
         let symbol = emitter.shared_symbol(&array.name);
-        let _ = writeln!(out, "\n.extern .shared .align {} .b8 {symbol}[];", array.align);
+        let _ = writeln!(
+            out,
+            "\n.extern .shared .align {} .b8 {symbol}[];",
+            array.align
+        );
     }
     let _ = writeln!(out, "\n.visible .entry {}(", kernel.name());
-    let declared: Vec<String> = kernel.params().iter().map(|p| declaration(&p.name, p.ty)).collect();
+    let declared: Vec<String> = kernel
+        .params()
+        .iter()
+        .map(|p| declaration(&p.name, p.ty))
+        .collect();
     out.push_str(&declared.join(",\n"));
     out.push_str(if declared.is_empty() { ")\n" } else { "\n)\n" });
     directives(launch, &mut emitter.needs, out);
@@ -130,13 +166,22 @@ fn entry(kernel: &Kernel, launch: &Launch, needs: &mut Needs, out: &mut String) 
     for class in Class::ALL {
         let count = emitter.count(class);
         if count > 0 {
-            let _ = writeln!(out, "\t.reg .{} %{}<{count}>;", class.bits(), class.letter());
+            let _ = writeln!(
+                out,
+                "\t.reg .{} %{}<{count}>;",
+                class.bits(),
+                class.letter()
+            );
         }
     }
     for array in kernel.shared() {
         if let Some(bytes) = array.bytes() {
             let symbol = emitter.shared_symbol(&array.name);
-            let _ = writeln!(out, "\t.shared .align {} .b8 {symbol}[{bytes}];", array.align);
+            let _ = writeln!(
+                out,
+                "\t.shared .align {} .b8 {symbol}[{bytes}];",
+                array.align
+            );
         }
     }
     out.push_str(&emitter.text);

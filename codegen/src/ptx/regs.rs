@@ -60,9 +60,14 @@ impl fmt::Display for Reg {
 pub(super) fn layout(ty: Ty) -> (Class, usize) {
     let bits = ty.bits();
     match ty {
-        Ty::Val { dtype: DType::Bool, lanes } => (Class::Pred, usize::from(lanes)),
+        Ty::Val {
+            dtype: DType::Bool,
+            lanes,
+        } => (Class::Pred, usize::from(lanes)),
         Ty::Val { dtype, lanes } if dtype.bits() == 64 => (Class::Double, usize::from(lanes)),
-        Ty::Val { dtype, lanes: 1 } if matches!(dtype, DType::F16 | DType::BF16) => (Class::Half, 1),
+        Ty::Val { dtype, lanes: 1 } if matches!(dtype, DType::F16 | DType::BF16) => {
+            (Class::Half, 1)
+        }
         Ty::Val { lanes, .. } if bits == 16 && lanes > 1 => (Class::Half, 1),
         Ty::Val { .. } if bits <= 32 => (Class::Word, 1),
         Ty::Val { .. } => (Class::Word, bits as usize / 32),
@@ -75,7 +80,9 @@ pub(super) fn layout(ty: Ty) -> (Class, usize) {
 /// The typed suffix under which one register of a value takes part in arithmetic; `None` for
 /// packed lanes that PTX has no arithmetic for.
 pub(super) fn suffix(ty: Ty) -> Option<&'static str> {
-    let Ty::Val { dtype, lanes } = ty else { return None };
+    let Ty::Val { dtype, lanes } = ty else {
+        return None;
+    };
     Some(match (dtype, lanes) {
         (DType::F64, _) => "f64",
         (DType::F32, _) => "f32",
@@ -94,22 +101,40 @@ pub(super) fn suffix(ty: Ty) -> Option<&'static str> {
 /// Width of a scalar integer that is held extended in a wider register, with its signedness.
 pub(super) fn narrow(ty: Ty) -> Option<&'static str> {
     match ty {
-        Ty::Val { dtype: DType::I8, lanes: 1 } => Some("s8"),
-        Ty::Val { dtype: DType::U8, lanes: 1 } => Some("u8"),
-        Ty::Val { dtype: DType::I16, lanes: 1 } => Some("s16"),
-        Ty::Val { dtype: DType::U16, lanes: 1 } => Some("u16"),
+        Ty::Val {
+            dtype: DType::I8,
+            lanes: 1,
+        } => Some("s8"),
+        Ty::Val {
+            dtype: DType::U8,
+            lanes: 1,
+        } => Some("u8"),
+        Ty::Val {
+            dtype: DType::I16,
+            lanes: 1,
+        } => Some("s16"),
+        Ty::Val {
+            dtype: DType::U16,
+            lanes: 1,
+        } => Some("u16"),
         _ => None,
     }
 }
 
 /// The bits that each register of a constant holds.
 pub(super) fn constant_bits(ty: Ty, lane: u64) -> u64 {
-    let Ty::Val { dtype, lanes } = ty else { return lane };
+    let Ty::Val { dtype, lanes } = ty else {
+        return lane;
+    };
     let bits = dtype.bits();
     if lanes == 1 {
         let signed = dtype.kind() == Kind::Signed && bits < 32;
         let shift = 64 - bits;
-        return if signed { ((lane << shift) as i64 >> shift) as u32 as u64 } else { lane };
+        return if signed {
+            ((lane << shift) as i64 >> shift) as u32 as u64
+        } else {
+            lane
+        };
     }
     let register = match layout(ty).0 {
         Class::Half => 16,

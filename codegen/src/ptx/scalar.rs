@@ -16,7 +16,11 @@ struct Lanewise {
 }
 
 fn lanewise(mnemonic: impl Into<String>) -> Option<Lanewise> {
-    Some(Lanewise { mnemonic: mnemonic.into(), needs: (63, 75), literals: true })
+    Some(Lanewise {
+        mnemonic: mnemonic.into(),
+        needs: (63, 75),
+        literals: true,
+    })
 }
 
 const fn rounding(round: Round) -> &'static str {
@@ -64,7 +68,9 @@ fn float_table(op: &Op, s: &str) -> Option<Lanewise> {
         Op::FSub { round } if only_rn(round) => (format!("sub.{}.{s}", rounding(*round)), (78, 90)),
         Op::FMul { round } if only_rn(round) => (format!("mul.{}.{s}", rounding(*round)), (78, 90)),
         Op::Fma { round } if only_rn(round) => (format!("fma.{}.{s}", rounding(*round)), (70, 80)),
-        Op::FDiv { round } if !half && !brain => (format!("div.{}.{s}", rounding(*round)), (63, 75)),
+        Op::FDiv { round } if !half && !brain => {
+            (format!("div.{}.{s}", rounding(*round)), (63, 75))
+        }
         Op::FNeg => (format!("neg.{s}"), (70, 80)),
         Op::FAbs => (format!("abs.{s}"), (70, 80)),
         Op::FMin { nan } => (format!("min{}.{s}", nan_suffix(*nan, s)?), (70, 80)),
@@ -78,8 +84,16 @@ fn float_table(op: &Op, s: &str) -> Option<Lanewise> {
     // f32 and f64 arithmetic is everywhere; f16 minima came with sm_80, bf16 as listed.
     let minimum = matches!(op, Op::FMin { .. } | Op::FMax { .. });
     let nan = mnemonic.contains(".NaN");
-    let needs = if brain || (half && minimum) || nan { needs } else { (63, 75) };
-    Some(Lanewise { mnemonic, needs, literals: !half && !brain })
+    let needs = if brain || (half && minimum) || nan {
+        needs
+    } else {
+        (63, 75)
+    };
+    Some(Lanewise {
+        mnemonic,
+        needs,
+        literals: !half && !brain,
+    })
 }
 
 fn nan_suffix(nan: NanMode, s: &str) -> Option<&'static str> {
@@ -106,7 +120,11 @@ fn math_table(func: Math, approx: Approx, s: &str) -> Option<Lanewise> {
         (Math::Tanh, false, "f32" | "f16" | "f16x2") => (format!("tanh.approx.{s}"), (70, 75)),
         _ => return None,
     };
-    Some(Lanewise { mnemonic, needs, literals: s == "f32" || s == "f64" })
+    Some(Lanewise {
+        mnemonic,
+        needs,
+        literals: s == "f32" || s == "f64",
+    })
 }
 
 /// Bitwise instruction: by register class, any format.
@@ -154,7 +172,11 @@ impl<'k> Emitter<'k> {
             return Some(row);
         }
         let s = suffix(ty)?;
-        if ty.is_float() { float_table(&stmt.op, s) } else { int_table(&stmt.op, s) }
+        if ty.is_float() {
+            float_table(&stmt.op, s)
+        } else {
+            int_table(&stmt.op, s)
+        }
     }
 
     fn lanewise(&mut self, stmt: &'k Stmt) -> Emitted {
@@ -178,9 +200,15 @@ impl<'k> Emitter<'k> {
         };
         for (i, reg) in self.define(result).into_iter().enumerate() {
             // A shift's amount is one operand for all lanes.
-            let operands: Vec<&str> =
-                columns.iter().map(|c| c.get(i).unwrap_or(&c[0]).as_str()).collect();
-            self.line(format!("{} {reg}, {}{table}", row.mnemonic, operands.join(", ")));
+            let operands: Vec<&str> = columns
+                .iter()
+                .map(|c| c.get(i).unwrap_or(&c[0]).as_str())
+                .collect();
+            self.line(format!(
+                "{} {reg}, {}{table}",
+                row.mnemonic,
+                operands.join(", ")
+            ));
             self.extend(ty, reg);
         }
         Ok(())
@@ -189,17 +217,32 @@ impl<'k> Emitter<'k> {
     /// Brings a narrow integer's register back to its extended form.
     pub(super) fn extend(&mut self, ty: Ty, reg: Reg) {
         if let Some(narrow) = narrow(ty) {
-            let wide = if narrow.starts_with('s') { "s32" } else { "u32" };
+            let wide = if narrow.starts_with('s') {
+                "s32"
+            } else {
+                "u32"
+            };
             self.line(format!("cvt.{wide}.{narrow} {reg}, {reg}"));
         }
     }
 
     fn dp4a(&mut self, stmt: &'k Stmt) -> Emitted {
-        let kind = |ty: Ty| if ty.dtype() == Some(DType::I8) { "s32" } else { "u32" };
+        let kind = |ty: Ty| {
+            if ty.dtype() == Some(DType::I8) {
+                "s32"
+            } else {
+                "u32"
+            }
+        };
         let (a, b) = (self.ty(stmt.args[0]), self.ty(stmt.args[1]));
         let operands: Vec<String> = stmt.args.iter().map(|&v| self.operand(v)).collect();
         let reg = self.define1(stmt.results[0]);
-        self.line(format!("dp4a.{}.{} {reg}, {}", kind(a), kind(b), operands.join(", ")));
+        self.line(format!(
+            "dp4a.{}.{} {reg}, {}",
+            kind(a),
+            kind(b),
+            operands.join(", ")
+        ));
         Ok(())
     }
 
@@ -208,7 +251,9 @@ impl<'k> Emitter<'k> {
         let suffix = match ty {
             Ty::Ptr { space, .. } if space.address_bits() == 32 => Some("u32"),
             Ty::Ptr { .. } => Some("u64"),
-            Ty::Val { dtype: DType::Bool, .. } => return self.compare_truth(cmp, stmt),
+            Ty::Val {
+                dtype: DType::Bool, ..
+            } => return self.compare_truth(cmp, stmt),
             ty => suffix(ty),
         };
         let Some(s) = suffix else {
@@ -217,14 +262,21 @@ impl<'k> Emitter<'k> {
         if s.starts_with("bf16") {
             self.needs.need(78, 90);
         }
-        let name = if cmp == Cmp::Ne && ty.is_float() { "neu" } else { cmp.name() };
+        let name = if cmp == Cmp::Ne && ty.is_float() {
+            "neu"
+        } else {
+            cmp.name()
+        };
         let packed = s.ends_with("x2");
         let literals = !s.contains("f16");
         let (a, b): (Vec<String>, Vec<String>) = if literals {
             (self.operands(stmt.args[0]), self.operands(stmt.args[1]))
         } else {
             let names = |regs: Vec<Reg>| regs.iter().map(Reg::to_string).collect();
-            (names(self.regs(stmt.args[0])), names(self.regs(stmt.args[1])))
+            (
+                names(self.regs(stmt.args[0])),
+                names(self.regs(stmt.args[1])),
+            )
         };
         let preds = self.define(stmt.results[0]);
         for (i, (a, b)) in a.iter().zip(&b).enumerate() {
@@ -265,7 +317,13 @@ impl<'k> Emitter<'k> {
         }
         let (a, b) = (self.operands(stmt.args[1]), self.operands(stmt.args[2]));
         for (i, reg) in self.define(stmt.results[0]).into_iter().enumerate() {
-            self.line(format!("selp.{} {reg}, {}, {}, {}", class.bits(), a[i], b[i], cond(i)));
+            self.line(format!(
+                "selp.{} {reg}, {}, {}, {}",
+                class.bits(),
+                a[i],
+                b[i],
+                cond(i)
+            ));
         }
         Ok(())
     }
@@ -303,13 +361,21 @@ impl<'k> Emitter<'k> {
             }
             (Class::Word, Class::Double) => {
                 for (i, d) in regs.iter().enumerate() {
-                    self.line(format!("mov.b64 {d}, {{{}, {}}}", source[2 * i], source[2 * i + 1]));
+                    self.line(format!(
+                        "mov.b64 {d}, {{{}, {}}}",
+                        source[2 * i],
+                        source[2 * i + 1]
+                    ));
                 }
                 return Ok(());
             }
             (Class::Double, Class::Word) => {
                 for (i, d) in source.iter().enumerate() {
-                    self.line(format!("mov.b64 {{{}, {}}}, {d}", regs[2 * i], regs[2 * i + 1]));
+                    self.line(format!(
+                        "mov.b64 {{{}, {}}}, {d}",
+                        regs[2 * i],
+                        regs[2 * i + 1]
+                    ));
                 }
                 return Ok(());
             }
@@ -358,7 +424,10 @@ impl<'k> Emitter<'k> {
             let mut next = Vec::new();
             for pair in words.chunks(2) {
                 let reg = self.fresh(Class::Word);
-                self.line(format!("prmt.b32 {reg}, {}, {}, {selector}", pair[0], pair[1]));
+                self.line(format!(
+                    "prmt.b32 {reg}, {}, {}, {selector}",
+                    pair[0], pair[1]
+                ));
                 next.push(reg);
             }
             words = next;
@@ -408,10 +477,17 @@ impl<'k> Emitter<'k> {
             }
             _ => from,
         };
-        let kind = if narrow(part).is_some_and(|n| n.starts_with('s')) { "s32" } else { "u32" };
+        let kind = if narrow(part).is_some_and(|n| n.starts_with('s')) {
+            "s32"
+        } else {
+            "u32"
+        };
         let bits = part.bits();
         for (i, reg) in to.iter().enumerate() {
-            self.line(format!("bfe.{kind} {reg}, {word}, {}, {bits}", i as u32 * bits));
+            self.line(format!(
+                "bfe.{kind} {reg}, {word}, {}, {bits}",
+                i as u32 * bits
+            ));
         }
     }
 }

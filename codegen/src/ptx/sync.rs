@@ -80,7 +80,10 @@ impl<'k> Emitter<'k> {
             }
             Op::SetMaxNReg { change, regs } => {
                 self.needs.need_specific(80, 90);
-                self.line(format!("setmaxnreg.{}.sync.aligned.u32 {regs}", change.name()));
+                self.line(format!(
+                    "setmaxnreg.{}.sync.aligned.u32 {regs}",
+                    change.name()
+                ));
             }
             Op::GridDep { which } => {
                 self.needs.need(78, 90);
@@ -100,7 +103,10 @@ impl<'k> Emitter<'k> {
         let v = self.reg(stmt.args[0]);
         let lane = self.operand(stmt.args[1]);
         let to = self.define1(stmt.results[0]);
-        self.line(format!("shfl.sync.{}.b32 {to}, {v}, {lane}, {clamp}, {FULL}", mode.name()));
+        self.line(format!(
+            "shfl.sync.{}.b32 {to}, {v}, {lane}, {clamp}, {FULL}",
+            mode.name()
+        ));
     }
 
     fn redux(&mut self, op: ReduxOp, stmt: &'k Stmt) {

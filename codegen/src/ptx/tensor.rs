@@ -31,7 +31,9 @@ impl<'k> Emitter<'k> {
                 let regs: Vec<Reg> = stmt.results.iter().map(|&r| self.define1(r)).collect();
                 let (x, t) = (tiles, trans_word(trans));
                 let to = Self::vector(&regs);
-                self.line(format!("ldmatrix.sync.aligned.m8n8.x{x}{t}.shared.b16 {to}, [{p}]"));
+                self.line(format!(
+                    "ldmatrix.sync.aligned.m8n8.x{x}{t}.shared.b16 {to}, [{p}]"
+                ));
                 Ok(())
             }
             Op::StMatrix { tiles, trans } => {
@@ -40,7 +42,9 @@ impl<'k> Emitter<'k> {
                 let regs = self.first_regs(&stmt.args[1..]);
                 let (x, t) = (tiles, trans_word(trans));
                 let from = Self::vector(&regs);
-                self.line(format!("stmatrix.sync.aligned.m8n8.x{x}{t}.shared.b16 [{p}], {from}"));
+                self.line(format!(
+                    "stmatrix.sync.aligned.m8n8.x{x}{t}.shared.b16 [{p}], {from}"
+                ));
                 Ok(())
             }
             Op::Mma { shape, a, b, acc } => self.mma(stmt, shape, a, b, acc),
@@ -48,7 +52,13 @@ impl<'k> Emitter<'k> {
                 self.wgmma_begin(stmt);
                 Ok(())
             }
-            Op::Wgmma { n, a, b, from, major } => {
+            Op::Wgmma {
+                n,
+                a,
+                b,
+                from,
+                major,
+            } => {
                 self.wgmma(stmt, n, (a, b), from, major);
                 Ok(())
             }
@@ -90,7 +100,11 @@ impl<'k> Emitter<'k> {
         self.needs.need(version, sm);
         let (wa, rest) = stmt.args.split_at(f.a);
         let (wb, wc) = rest.split_at(f.b);
-        let (ra, rb, rc) = (self.first_regs(wa), self.first_regs(wb), self.first_regs(wc));
+        let (ra, rb, rc) = (
+            self.first_regs(wa),
+            self.first_regs(wb),
+            self.first_regs(wc),
+        );
         let rd: Vec<Reg> = stmt.results.iter().map(|&r| self.define1(r)).collect();
         let kind = [acc, a, b, acc].map(operand_name).join(".");
         // Sums of products of 8-bit integers wrap unless asked to saturate; the contract is exact.
@@ -131,9 +145,19 @@ impl<'k> Emitter<'k> {
         self.line("wgmma.fence.sync.aligned");
     }
 
-    fn wgmma(&mut self, stmt: &'k Stmt, n: u32, (a, b): (DType, DType), from: WgmmaA, major: WgmmaMajor) {
-        self.needs.need_specific(80, 90);
-        let Ty::Pending { dtype, .. } = self.ty(stmt.args[0]) else { return };
+    fn wgmma(
+        &mut self,
+        stmt: &'k Stmt,
+        n: u32,
+        (a, b): (DType, DType),
+        from: WgmmaA,
+        major: WgmmaMajor,
+    ) {
+        let mixed = a != b && !is_fp8(a);
+        self.needs.need_specific(if mixed { 84 } else { 80 }, 90);
+        let Ty::Pending { dtype, .. } = self.ty(stmt.args[0]) else {
+            return;
+        };
         let first = self.fresh.remove(&stmt.args[0]);
         let regs = self.regs(stmt.args[0]);
         let operand_a = match from {

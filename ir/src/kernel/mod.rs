@@ -66,10 +66,10 @@
 //! - There is no floating-point atomic.
 
 pub mod attr;
+mod body;
 mod builder;
 mod canonical;
 mod check;
-mod body;
 pub mod mma;
 mod op;
 mod problem;
@@ -79,8 +79,8 @@ mod verify;
 mod word;
 
 pub use attr::*;
-pub use builder::KernelBuilder;
 pub use body::{Kernel, Kind, Launch, Param, Region, SharedArray, Stmt, Value};
+pub use builder::KernelBuilder;
 pub use op::Op;
 pub use problem::Problem;
 pub use text::{TextError, parse_kernel, parse_kernels};

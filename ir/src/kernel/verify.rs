@@ -25,8 +25,8 @@
 mod flight;
 mod frame;
 
-use super::check::check;
 use super::body::{Kernel, Kind, Region, Stmt, Value};
+use super::check::check;
 use super::text::stmt_line;
 use super::{Op, Problem, Ty};
 

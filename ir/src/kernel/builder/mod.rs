@@ -8,8 +8,8 @@ mod control;
 mod hardware;
 mod memory;
 
-use super::check::check;
 use super::body::{Kernel, Kind, Launch, Param, Region, SharedArray, Stmt, Value};
+use super::check::check;
 use super::{Op, Problem, Space, Ty, canonical, verify};
 use crate::DType;
 

@@ -264,9 +264,18 @@ pub(super) fn check_tensor(op: &Op, sig: &Sig) -> Checked {
             })
         }
         Op::WgmmaBegin => wgmma_begin(sig),
-        Op::Wgmma { n, a, b, from, major } => {
+        Op::Wgmma {
+            n,
+            a,
+            b,
+            from,
+            major,
+        } => {
             let sixteen = a.bits() == 16 && (*from == WgmmaA::Desc || major.a() == 0);
-            limit(*major == WgmmaMajor::K || sixteen, "8-bit and register operands lie K contiguous")?;
+            limit(
+                *major == WgmmaMajor::K || sixteen,
+                "8-bit and register operands lie K contiguous",
+            )?;
             wgmma(*n, *a, *b, *from, sig)
         }
         Op::WgmmaCommit => {

@@ -344,9 +344,12 @@ impl<'a> Parser<'a> {
         Ok(region)
     }
 
+    /// Operands begin on the line of the word before them: the next line may define a value.
     fn operands(&mut self, scope: &Scope<'a>) -> Parsed<Vec<Value>> {
         let mut out = Vec::new();
-        while self.peek().kind == TokenKind::Value {
+        let line = self.tokens[self.at.saturating_sub(1)].line;
+        while self.peek().kind == TokenKind::Value && (!out.is_empty() || self.peek().line == line)
+        {
             let token = self.next();
             match scope.names.get(&token.text[1..]) {
                 Some(&v) => out.push(v),
