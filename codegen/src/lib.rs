@@ -2,5 +2,7 @@
 #![warn(missing_docs)]
 
 pub mod arena;
+pub mod kernels;
+pub mod lower;
 pub mod ptx;
 pub mod target;

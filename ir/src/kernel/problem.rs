@@ -14,7 +14,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Problem {
+    /// A problem under the rule of this number.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Problem {
         Problem {
             code,
             message: message.into(),

@@ -1,0 +1,100 @@
+//! Elementwise kernels: `y = f(operands)` with NumPy broadcasting, any number of results.
+//!
+//! The output is walked as rows × columns: the columns are the last dimensions, joined as long as
+//! every operand holds them whole or not at all. A block covers [`THREADS`] columns of one row at
+//! a time.
+
+use crate::lower::frame::{Frame, Launched, internal};
+use crate::lower::index::{Position, coordinates, load_operand};
+use crate::lower::store::store_result;
+use qcc_ir::DimExpr;
+use qcc_ir::diag::Result;
+use qcc_ir::expr::{Expr, Node};
+use qcc_ir::graph::{Func, Module, Op};
+use qcc_ir::kernel::{Launch, Special, Value, lower_expr};
+
+/// Threads of a block.
+pub const THREADS: u32 = 256;
+/// Blocks along the columns at most; further columns are reached by a loop.
+const COLUMN_BLOCKS: i64 = 1024;
+
+/// Builds the kernel of an elementwise op, whose meaning is `e`.
+///
+/// # Errors
+/// When a result is quantized with scales of the data: that needs whole rows.
+pub fn build(m: &Module, f: &Func, op: &Op, e: &Expr) -> Result<Launched> {
+    let shape = f.ty(op.results[0]).shape.clone();
+    for r in &op.results {
+        if f.ty(*r).elem.quant().is_some_and(|q| q.dynamic) {
+            return Err(internal(
+                "an elementwise kernel does not see whole rows, which a dynamic scale needs",
+            ));
+        }
+    }
+    let split = shape.len().saturating_sub(1);
+    let (outer, inner) = shape.split_at(split);
+    let cols = inner.first().cloned().unwrap_or_else(|| DimExpr::from(1));
+    let rows = DimExpr::product(outer);
+    let mut fr = Frame::open(m, f, op, Launch::threads(THREADS), &[])?;
+    let row = fr.k.special(Special::CtaidX);
+    let mut at = coordinates(&mut fr, outer, row);
+    let by = fr.k.special(Special::CtaidY);
+    let first = fr.k.mul_imm(by, i64::from(THREADS));
+    let tid = fr.k.tid();
+    let first = fr.k.add(first, tid);
+    let blocks = fr.k.special(Special::NctaidY);
+    let step = fr.k.mul_imm(blocks, i64::from(THREADS));
+    let end = fr.dim(&cols);
+    at.push(first);
+    fr.each(first, end, step, |fr, col| {
+        if let Some(last) = at.last_mut() {
+            *last = col;
+        }
+        let p = Position {
+            shape: if inner.is_empty() {
+                vec![DimExpr::from(1)]
+            } else {
+                shape.clone()
+            },
+            at: at.clone(),
+        };
+        element(fr, e, &[], &p);
+    });
+    let covered = (cols + DimExpr::from(i64::from(THREADS) - 1))
+        .floor_div(&DimExpr::from(i64::from(THREADS)));
+    fr.close(
+        [
+            rows,
+            covered.min_with(&DimExpr::from(COLUMN_BLOCKS)),
+            DimExpr::from(1),
+        ],
+        0,
+    )
+}
+
+/// Computes the expression at one position and stores every result.
+pub fn element(fr: &mut Frame, e: &Expr, accs: &[Value], p: &Position) {
+    let operands = fr.operands.clone();
+    let read = |i: usize| {
+        e.nodes
+            .iter()
+            .any(|n| matches!(n, Node::Input(k) if usize::from(*k) == i))
+    };
+    let loads: Vec<Option<Value>> = operands
+        .iter()
+        .enumerate()
+        .map(|(i, t)| read(i).then(|| load_operand(fr, t, p)))
+        .collect();
+    let values = lower_expr(&mut fr.k, e, accs, &mut |k, i| match loads
+        .get(usize::from(i))
+        .copied()
+        .flatten()
+    {
+        Some(v) => v,
+        None => k.f32(0.0),
+    });
+    let results = fr.results.clone();
+    for (s, t) in e.stores.iter().zip(&results) {
+        store_result(fr, t, p, values[s.value.0 as usize], None);
+    }
+}

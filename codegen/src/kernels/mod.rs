@@ -1,0 +1,87 @@
+//! Kernel builders, one per skeleton, in kernel IR.
+//!
+//! [`build`] is the registry: it names the builder of each op. An op that a builder cannot serve
+//! is refused with the reason, which the ledger keeps.
+
+pub mod map;
+pub mod rows;
+
+use crate::lower::frame::{Launched, internal};
+use crate::target::Target;
+use qcc_ir::diag::{Class, Diagnostic, Result};
+use qcc_ir::expr::{Expr, Node};
+use qcc_ir::graph::{Func, Module, Op, OpKind};
+
+/// What serves an op at run time.
+#[derive(Debug)]
+pub enum Served {
+    /// Nothing runs: a constant, or another view of its operand.
+    Nothing,
+    /// Kernels, in order.
+    Kernels(Vec<Launched>),
+}
+
+/// The kernels that compute `op` on a target.
+///
+/// # Errors
+/// When no kernel serves it; the message is the constraint that failed.
+pub fn build(m: &Module, f: &Func, op: &Op, target: &Target) -> Result<Served> {
+    let one = |l: Result<Launched>| l.map(|l| Served::Kernels(vec![l]));
+    match &op.kind {
+        OpKind::Const { .. } | OpKind::Splat { .. } | OpKind::Reshape => Ok(Served::Nothing),
+        OpKind::Map(e) => one(map::build(m, f, op, e)),
+        OpKind::Unary(_)
+        | OpKind::Binary(_)
+        | OpKind::Select
+        | OpKind::Cast
+        | OpKind::Dequantize
+        | OpKind::Expand => one(map::build(m, f, op, &elementwise(&op.kind)?)),
+        OpKind::Quantize if f.ty(op.results[0]).elem.quant().is_some_and(|q| !q.dynamic) => {
+            one(map::build(m, f, op, &static_quantize(op)))
+        }
+        OpKind::Quantize | OpKind::LayerNorm { .. } | OpKind::RmsNorm { .. } => {
+            one(rows::build(m, f, op))
+        }
+        OpKind::Softmax { axis } if axis + 1 == f.ty(op.results[0]).rank() => {
+            one(rows::build(m, f, op))
+        }
+        other => Err(Diagnostic::error(
+            610,
+            Class::Unsupported,
+            format!("no kernel of {} serves `{}`", target.name, other.name()),
+        )
+        .at(op.loc.to_string())),
+    }
+}
+
+/// The expression of an elementwise op.
+fn elementwise(kind: &OpKind) -> Result<Expr> {
+    let mut e = Expr::default();
+    let a = e.push(Node::Input(0));
+    let v = match kind {
+        OpKind::Unary(f) => e.push(Node::Unary(*f, a)),
+        OpKind::Binary(f) => {
+            let b = e.push(Node::Input(1));
+            e.push(Node::Binary(*f, a, b))
+        }
+        OpKind::Select => {
+            let (x, y) = (e.push(Node::Input(1)), e.push(Node::Input(2)));
+            e.push(Node::Select(a, x, y))
+        }
+        OpKind::Cast | OpKind::Dequantize | OpKind::Expand => a,
+        other => return Err(internal(format!("`{}` is not elementwise", other.name()))),
+    };
+    e.store(v);
+    Ok(e)
+}
+
+fn static_quantize(op: &Op) -> Expr {
+    let mut e = Expr::default();
+    let value = e.push(Node::Input(0));
+    e.stores.push(qcc_ir::expr::Store {
+        value,
+        scale: (op.operands.len() > 1).then_some(1),
+        zero: (op.operands.len() > 2).then_some(2),
+    });
+    e
+}

@@ -1,0 +1,202 @@
+//! Where an operand's element is, given the position of an output element.
+//!
+//! A kernel walks its output as rows and columns: the columns are the last dimensions that every
+//! operand either holds whole or not at all, the rows are the rest. An operand that broadcasts
+//! has stride 0 along its extents of 1:
+//!
+//! ```text
+//! offset = Σ over dims d of coordinate(d) · stride(d)
+//! ```
+
+use super::frame::{Frame, Source, Tensor, memory_type};
+use qcc_ir::kernel::{KernelBuilder, Value, to_compute};
+use qcc_ir::{DType, DimExpr};
+
+/// A position in the output: its coordinates along the output's dimensions, u32 each.
+#[derive(Clone, Debug)]
+pub struct Position {
+    /// Extents of the output.
+    pub shape: Vec<DimExpr>,
+    /// One coordinate per extent.
+    pub at: Vec<Value>,
+}
+
+/// Splits a linear u32 index into coordinates, the last dimension fastest.
+pub fn coordinates(fr: &mut Frame, shape: &[DimExpr], linear: Value) -> Vec<Value> {
+    let mut rest = linear;
+    let mut at = vec![linear; shape.len()];
+    for i in (0..shape.len()).rev() {
+        if shape[i].as_const() == Some(1) {
+            at[i] = fr.k.u32(0);
+            continue;
+        }
+        let outermost = shape[..i].iter().all(|d| d.as_const() == Some(1));
+        if outermost {
+            at[i] = rest;
+            rest = fr.k.u32(0);
+            continue;
+        }
+        let n = fr.dim(&shape[i]);
+        at[i] = fr.k.rem(rest, n);
+        rest = fr.k.div(rest, n);
+    }
+    at
+}
+
+/// The offset in elements, as i64, of the element of a tensor of `shape` that a NumPy broadcast
+/// puts at `p`.
+pub fn offset(fr: &mut Frame, shape: &[DimExpr], p: &Position) -> Value {
+    let skip = p.shape.len() - shape.len().min(p.shape.len());
+    let mut sum: Option<Value> = None;
+    for (i, d) in shape.iter().enumerate() {
+        if d.as_const() == Some(1) {
+            continue;
+        }
+        // Horner: sum = sum·d + coordinate, which needs no strides.
+        let here = fr.k.cvt(p.at[skip + i], DType::I64);
+        sum = Some(match sum {
+            None => here,
+            Some(s) => {
+                let n = fr.dim(d);
+                let n = fr.k.cvt(n, DType::I64);
+                let scaled = fr.k.mul(s, n);
+                fr.k.add(scaled, here)
+            }
+        });
+    }
+    match sum {
+        Some(s) => s,
+        None => fr.k.i64(0),
+    }
+}
+
+/// Loads element `at` (i64) of a plain part in its compute type.
+pub fn load_plain(k: &mut KernelBuilder, src: Source, d: DType, at: Value) -> Value {
+    match src {
+        Source::Number(n) if d == DType::Bool => k.bool(n != 0.0),
+        Source::Number(n) if d.is_float() => k.f32(round_to(n, d)),
+        Source::Number(n) => k.i64(n as i64),
+        Source::Pointer(p) => {
+            let p = k.ptr_add(p, at);
+            let v = k.load(p);
+            if d == DType::Bool {
+                let zero = k.int_like(v, 0);
+                return k.cmp(qcc_ir::kernel::Cmp::Ne, v, zero);
+            }
+            to_compute(k, d, v)
+        }
+    }
+}
+
+/// A splat's number as its format holds it.
+fn round_to(n: f64, d: DType) -> f32 {
+    let mut v = [n];
+    qcc_ir::format::round_slice(d, &mut v);
+    v[0] as f32
+}
+
+/// Loads a code as f32. Four-bit codes are unpacked from their byte, low nibble first.
+pub fn load_code(k: &mut KernelBuilder, src: Source, d: DType, at: Value) -> Value {
+    let Source::Pointer(p) = src else {
+        return load_plain(k, src, d, at);
+    };
+    if d.bits() != 4 {
+        let q = k.ptr_add(p, at);
+        let v = k.load(q);
+        return k.cvt(v, DType::F32);
+    }
+    let byte_at = k.shr_imm(at, 1);
+    let q = k.ptr_add(p, byte_at);
+    let byte = k.load(q);
+    let byte = k.cvt(byte, DType::I32);
+    let odd = k.and_imm(at, 1);
+    let odd = k.cvt(odd, DType::U32);
+    let shift = k.shl_imm(odd, 2);
+    let shifted = k.shr(byte, shift);
+    let code = k.and_imm(shifted, 15);
+    let code = if d == DType::I4 {
+        let eight = k.int_like(code, 8);
+        let flipped = k.xor(code, eight);
+        k.add_imm(flipped, -8)
+    } else {
+        code
+    };
+    k.cvt(code, DType::F32)
+}
+
+/// Loads an operand's real value at a position: plain, or `(code − zero)·scale`.
+pub fn load_operand(fr: &mut Frame, t: &Tensor, p: &Position) -> Value {
+    let at = offset(fr, &t.ty.shape, p);
+    let Some(q) = t.ty.elem.quant().cloned() else {
+        return load_plain(&mut fr.k, t.codes, t.ty.elem.storage(), at);
+    };
+    let code = load_code(&mut fr.k, t.codes, q.storage, at);
+    let block_at = block_offset(fr, t, p);
+    let code = match t.zero {
+        None => code,
+        Some(z) => {
+            let z = load_code(&mut fr.k, z, q.zero.unwrap_or(DType::F32), block_at);
+            fr.k.sub(code, z)
+        }
+    };
+    match t.scale {
+        None => code,
+        Some(s) => {
+            let s = load_plain(&mut fr.k, s, scale_format(t), block_at);
+            fr.k.mul(code, s)
+        }
+    }
+}
+
+/// The format in which a tensor's scales are stored.
+pub fn scale_format(t: &Tensor) -> DType {
+    use qcc_ir::graph::ScaleType;
+    match t.ty.elem.quant().map(|q| q.scale.clone()) {
+        Some(ScaleType::Plain(d)) | Some(ScaleType::TwoLevel(d, _)) => d,
+        None => DType::F32,
+    }
+}
+
+/// The offset of the scale that covers the element at `p`, as i64.
+pub fn block_offset(fr: &mut Frame, t: &Tensor, p: &Position) -> Value {
+    use qcc_ir::format::Block;
+    let Some(q) = t.ty.elem.quant().filter(|q| !q.block.is_tensor()).cloned() else {
+        return fr.k.i64(0);
+    };
+    let skip = p.shape.len() - t.ty.shape.len().min(p.shape.len());
+    let mut sum: Option<Value> = None;
+    for (i, b) in q.block.0.iter().enumerate() {
+        let (here, count) = match b {
+            Block::All => continue,
+            _ if t.ty.shape[i].as_const() == Some(1) => continue,
+            Block::Fixed(1) => (p.at[skip + i], fr.dim(&t.ty.shape[i])),
+            Block::Fixed(n) => {
+                let n = *n as i64;
+                let d = fr.dim(&t.ty.shape[i]);
+                let d = fr.k.add_imm(d, n - 1);
+                (fr.k.div_imm(p.at[skip + i], n), fr.k.div_imm(d, n))
+            }
+        };
+        let here = fr.k.cvt(here, DType::I64);
+        sum = Some(match sum {
+            None => here,
+            Some(s) => {
+                let count = fr.k.cvt(count, DType::I64);
+                let scaled = fr.k.mul(s, count);
+                fr.k.add(scaled, here)
+            }
+        });
+    }
+    match sum {
+        Some(s) => s,
+        None => fr.k.i64(0),
+    }
+}
+
+/// The pointer of a tensor's codes with a byte-wise element type, for stores.
+pub fn codes_pointer(t: &Tensor) -> Option<(Value, DType)> {
+    match t.codes {
+        Source::Pointer(p) => Some((p, memory_type(t.ty.elem.storage()))),
+        Source::Number(_) => None,
+    }
+}

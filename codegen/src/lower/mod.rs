@@ -1,0 +1,13 @@
+//! From graph ops to kernel launches.
+//!
+//! [`lower()`] walks the entry function and asks the registry of `kernels` for each op. Values get
+//! their memory from the arena; equal kernels are built once and named after their text, so the
+//! layers of a model share them.
+
+pub mod frame;
+pub mod index;
+pub mod places;
+pub mod section;
+pub mod store;
+
+pub use section::{Section, lower};
