@@ -49,6 +49,11 @@ impl DimExpr {
         Self::atom(Atom::Sym(name.into()))
     }
 
+    /// A known extent; one above the limits of `i64` saturates.
+    pub fn extent(v: u64) -> Self {
+        DimExpr::from(i64::try_from(v).unwrap_or(i64::MAX))
+    }
+
     fn atom(a: Atom) -> Self {
         DimExpr {
             terms: vec![(vec![a], 1)],

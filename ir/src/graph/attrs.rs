@@ -374,3 +374,49 @@ fn prototypes() -> Vec<OpKind> {
         }),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers the kinds of ops; a kind that is not listed does not compile.
+    macro_rules! kinds {
+        ($($kind:pat),* $(,)?) => {
+            const KINDS: usize = [$(stringify!($kind)),*].len();
+            fn ordinal(kind: &OpKind) -> usize {
+                let mut at = 0;
+                $(if matches!(kind, $kind) { return at; } at += 1;)*
+                let _ = at;
+                match kind { $($kind => unreachable!(),)* }
+            }
+        };
+    }
+
+    kinds! {
+        OpKind::Const { .. }, OpKind::Splat { .. }, OpKind::Iota { .. }, OpKind::Dim { .. },
+        OpKind::Unary(_), OpKind::Binary(_), OpKind::Select, OpKind::Cast, OpKind::Map(_),
+        OpKind::Quantize, OpKind::Dequantize, OpKind::Reshape, OpKind::Transpose { .. },
+        OpKind::Expand, OpKind::Slice { .. }, OpKind::Concat { .. }, OpKind::Pad { .. },
+        OpKind::Gather { .. }, OpKind::Reduce { .. }, OpKind::CumSum { .. },
+        OpKind::Softmax { .. }, OpKind::MatMul, OpKind::Linear { .. }, OpKind::Conv { .. },
+        OpKind::Pool { .. }, OpKind::LayerNorm { .. }, OpKind::RmsNorm { .. },
+        OpKind::Attention { .. }, OpKind::Rotary(_),
+    }
+
+    #[test]
+    fn every_kind_is_found_by_its_name() {
+        let mut all = prototypes();
+        all.extend(UnaryFn::ALL.iter().map(|f| OpKind::Unary(*f)));
+        all.extend(BinaryFn::ALL.iter().map(|f| OpKind::Binary(*f)));
+        let mut seen = [false; KINDS];
+        for kind in &all {
+            seen[ordinal(kind)] = true;
+            assert_eq!(
+                prototype(kind.name()).as_ref(),
+                Some(kind),
+                "two ops of one name"
+            );
+        }
+        assert_eq!(seen, [true; KINDS]);
+    }
+}

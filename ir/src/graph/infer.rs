@@ -188,7 +188,7 @@ fn slice(s: &[DimExpr], lo: &[DimExpr], hi: &[DimExpr], steps: &[u64]) -> Result
         .zip(hi)
         .zip(steps)
         .map(|((l, h), st)| {
-            let n = DimExpr::from(*st as i64);
+            let n = DimExpr::extent(*st);
             (&(h - l) + &(&n - &DimExpr::from(1))).floor_div(&n)
         })
         .collect())
@@ -222,7 +222,7 @@ fn pad(s: &[DimExpr], lo: &[u64], hi: &[u64]) -> Result<Vec<DimExpr>> {
             show(s)
         )));
     }
-    let add = |n: &u64| DimExpr::from(*n as i64);
+    let add = |n: &u64| DimExpr::extent(*n);
     Ok(s.iter()
         .zip(lo)
         .zip(hi)
@@ -301,8 +301,10 @@ fn segment(s: &[DimExpr], segments: &[u64], stores: usize) -> Result<Shapes> {
         return Ok(vec![Some(s.to_vec()); stores]);
     }
     let (n, rows) = s.split_last().ok_or_else(|| bad("linear has no columns"))?;
-    let sum: u64 = segments.iter().sum();
-    if n.as_const() != i64::try_from(sum).ok() {
+    let sum = segments
+        .iter()
+        .fold(DimExpr::default(), |sum, w| sum + DimExpr::extent(*w));
+    if *n != sum {
         return Err(bad(format!(
             "column segments {segments:?} add up to {sum}, not {n}"
         )));
@@ -311,7 +313,7 @@ fn segment(s: &[DimExpr], segments: &[u64], stores: usize) -> Result<Shapes> {
         .iter()
         .map(|w| {
             let mut s = rows.to_vec();
-            s.push(DimExpr::from(*w as i64));
+            s.push(DimExpr::extent(*w));
             Some(s)
         })
         .collect())
@@ -325,12 +327,12 @@ fn window_dims(spatial: &[DimExpr], w: &Window) -> Result<Vec<DimExpr>> {
             "window has {lens:?} entries for {n} spatial dimensions, or a zero stride or extent"
         )));
     }
-    let c = |v: u64| DimExpr::from(v as i64);
+    let c = DimExpr::extent;
     Ok((0..n)
         .map(|i| {
-            let reach = w.dilations[i] * (w.kernel[i] - 1) + 1;
-            let free = &(&spatial[i] + &c(w.pad_lo[i] + w.pad_hi[i])) - &c(reach);
-            &free.floor_div(&c(w.strides[i])) + &c(1)
+            let reach = c(w.dilations[i]) * c(w.kernel[i] - 1) + c(1);
+            let free = spatial[i].clone() + c(w.pad_lo[i]) + c(w.pad_hi[i]) - reach;
+            free.floor_div(&c(w.strides[i])) + c(1)
         })
         .collect())
 }
@@ -343,12 +345,8 @@ fn conv(x: &[DimExpr], w: &[DimExpr], win: &Window, groups: u64) -> Result<Vec<D
             show(w)
         )));
     };
-    let kernel: Vec<DimExpr> = win
-        .kernel
-        .iter()
-        .map(|k| DimExpr::from(*k as i64))
-        .collect();
-    if *c != cg * &DimExpr::from(groups as i64) || k != kernel.as_slice() || sp.len() != k.len() {
+    let kernel: Vec<DimExpr> = win.kernel.iter().map(|k| DimExpr::extent(*k)).collect();
+    if *c != cg * &DimExpr::extent(groups) || k != kernel.as_slice() || sp.len() != k.len() {
         return Err(bad(format!(
             "conv: weights {} do not fit input {} with {groups} groups and window {:?}",
             show(w),
@@ -396,10 +394,7 @@ fn attention(t: &[&TensorType], a: &super::op::AttentionAttrs) -> Result<Vec<Dim
     if a.heads == 0 || a.kv_heads == 0 || !a.heads.is_multiple_of(a.kv_heads) {
         return Err(misfit());
     }
-    let (h, g) = (
-        DimExpr::from(a.heads as i64),
-        DimExpr::from(a.kv_heads as i64),
-    );
+    let (h, g) = (DimExpr::extent(a.heads), DimExpr::extent(a.kv_heads));
     let d = qd.exact_div(&h).ok_or_else(misfit)?;
     let dv = vd.exact_div(&g).ok_or_else(misfit)?;
     if qb != kb || qb != vb || kt != vt || kd.exact_div(&g).as_ref() != Some(&d) {
@@ -419,7 +414,7 @@ fn rotary(t: &[&TensorType], heads: u64) -> Result<()> {
         return Err(misfit());
     };
     let pairs = hd
-        .exact_div(&DimExpr::from(heads as i64 * 2))
+        .exact_div(&(DimExpr::extent(heads) * DimExpr::from(2)))
         .ok_or_else(misfit)?;
     for table in &t[1..] {
         let [.., ts, td] = table.shape.as_slice() else {

@@ -119,7 +119,7 @@ impl TensorType {
 
     /// A tensor of a plain format with known extents.
     pub fn fixed(dtype: DType, dims: &[u64]) -> Self {
-        Self::new(dtype, dims.iter().map(|d| DimExpr::from(*d as i64)))
+        Self::new(dtype, dims.iter().map(|d| DimExpr::extent(*d)))
     }
 
     /// A quantized tensor.
@@ -185,7 +185,7 @@ impl TensorType {
                     Block::All => DimExpr::from(1),
                     Block::Fixed(1) => d.clone(),
                     Block::Fixed(n) => {
-                        let n = DimExpr::from(*n as i64);
+                        let n = DimExpr::extent(*n);
                         (d + &(&n - &DimExpr::from(1))).floor_div(&n)
                     }
                 })

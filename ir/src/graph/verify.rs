@@ -182,6 +182,10 @@ impl Verifier<'_> {
                 }
             }
         }
+        if results.is_empty() {
+            self.report(3, place, "an op without results computes nothing");
+            return;
+        }
         if let Err(e) = shape_by_type(&op.kind, &operands, &results) {
             self.report(10, place, e);
         }

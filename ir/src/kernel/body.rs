@@ -132,6 +132,13 @@ impl Kernel {
         &self.name
     }
 
+    /// The same kernel under another name.
+    #[must_use]
+    pub fn renamed(mut self, name: &str) -> Kernel {
+        self.name = name.to_string();
+        self
+    }
+
     /// Who runs it.
     pub fn kind(&self) -> &Kind {
         &self.kind

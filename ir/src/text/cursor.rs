@@ -322,10 +322,17 @@ impl Cursor {
         self.at
     }
 
-    /// Goes to the next line that may begin something after a failure in what began at `mark`.
-    /// Gives the names that the skipped text would have defined: `@name:` and `%name:`.
-    pub(crate) fn recover(&mut self, mark: usize) -> (Vec<String>, Vec<String>) {
-        while *self.peek() != Tok::End && (self.at == mark || !self.token().first) {
+    /// Goes on after a failure in what began at `mark`: to the next line whose first token
+    /// `begins` something. Gives the names that the skipped text would have defined: `@name:`
+    /// and `%name:`.
+    pub(crate) fn recover(
+        &mut self,
+        mark: usize,
+        begins: impl Fn(&Tok) -> bool,
+    ) -> (Vec<String>, Vec<String>) {
+        while *self.peek() != Tok::End
+            && (self.at == mark || !self.token().first || !begins(self.peek()))
+        {
             self.next();
         }
         let (mut globals, mut values) = (Vec::new(), Vec::new());

@@ -11,6 +11,8 @@ use crate::text::{Cursor, Pos, Tok, codes};
 const MAX_DEPTH: usize = 32;
 /// Coefficients and factors of one size.
 const MAX_SIZE: usize = 512;
+/// What the sizes of two factors may multiply to before terms are merged and counted.
+const MAX_PRODUCT: usize = 64 * MAX_SIZE;
 
 /// An expression and how deep its divisions, remainders, minima and maxima are nested.
 struct Part {
@@ -97,7 +99,7 @@ fn term(c: &mut Cursor, depth: usize, negative: bool) -> Result<Part> {
             break;
         };
         let r = factor(c, depth)?;
-        if nests == 0 && p.e.size().saturating_mul(r.e.size()) > MAX_SIZE {
+        if nests == 0 && p.e.size().saturating_mul(r.e.size()) > MAX_PRODUCT {
             return Err(too_large(pos));
         }
         p = checked(

@@ -2,8 +2,8 @@
 //!
 //! Ops are read first and their operands looked up afterwards, when every name is known.
 
-use super::Weights;
 use super::types::tensor_type;
+use super::{Weights, is_item};
 use crate::diag::Result;
 use crate::graph::attrs::{attrs, prototype};
 use crate::graph::module::{Def, Func, Loc, Op, OpId, Value, ValueId, WeightId};
@@ -167,7 +167,7 @@ fn body(c: &mut Cursor, weights: &Weights) -> Result<Body> {
             Tok::Value(_) => op(c, weights).map(|o| body.ops.push(o)),
             Tok::Word(w) if w == "return" => return_values(c).map(|r| body.returned = Some(r)),
             // The next item, or nothing more: the function was not closed.
-            Tok::Word(w) if matches!(w.as_str(), "func" | "weight") => {
+            Tok::Word(w) if is_item(w) => {
                 c.report(c.expected("an op, `return` or `}`"));
                 return Ok(body);
             }
@@ -184,7 +184,7 @@ fn body(c: &mut Cursor, weights: &Weights) -> Result<Body> {
                 if c.eat("}") || *c.peek() == Tok::End {
                     return Ok(body);
                 }
-                body.poisoned.extend(c.recover(mark).1);
+                body.poisoned.extend(c.recover(mark, |_| true).1);
             }
         }
     }

@@ -97,10 +97,17 @@ fn items(c: &mut Cursor, m: &mut Module) {
         if let Err(d) = done {
             c.report(d);
             // A weight that could not be read is no further error where it is used.
-            let names = c.recover(mark).0;
+            let names = c
+                .recover(mark, |t| matches!(t, Tok::Word(w) if is_item(w)))
+                .0;
             weights.extend(names.into_iter().map(|n| (n, WeightId(0))));
         }
     }
+}
+
+/// The words that begin an item; no line within a function begins with one.
+fn is_item(word: &str) -> bool {
+    matches!(word, "dim" | "weight" | "func")
 }
 
 fn symbol(c: &mut Cursor) -> Result<Symbol> {
