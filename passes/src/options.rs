@@ -1,9 +1,11 @@
 //! What the user asked for, as far as passes are concerned.
 
-/// How activations are quantized in front of a quantized linear.
+use crate::quantize::Scheme;
+
+/// How activations are quantized in front of a quantized layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ActMode {
-    /// As the scheme says: depends on whether there is calibration data.
+    /// As the scheme says: may depend on whether there is calibration data.
     #[default]
     Auto,
     /// With a scale known before the run; needs calibration data.
@@ -17,8 +19,18 @@ pub enum ActMode {
 /// Options of the passes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// How activations are quantized.
+    /// The scheme of linear layers and convolutions.
+    pub scheme: Scheme,
+    /// The scheme of the head: a linear layer as wide as an embedding table has rows that
+    /// reaches a result through elementwise and shape ops only.
+    pub head: Scheme,
+    /// How activations are quantized where the scheme's name does not fix it.
     pub act: ActMode,
+    /// Layers that stay float: regular expressions searched in node and weight names.
+    pub exclude: Vec<String>,
+    /// Schemes of layers, as `exclude` finds them; of several that match, the last wins, and any
+    /// wins over `exclude`.
+    pub overrides: Vec<(String, Scheme)>,
     /// Constant folding makes no constant of more than this many bytes.
     pub fold_budget: u64,
 }
@@ -26,7 +38,11 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
+            scheme: Scheme::float(),
+            head: Scheme::float(),
             act: ActMode::Auto,
+            exclude: Vec::new(),
+            overrides: Vec::new(),
             fold_budget: 1 << 20,
         }
     }

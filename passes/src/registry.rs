@@ -5,6 +5,7 @@ use crate::cse::Cse;
 use crate::dce::Dce;
 use crate::fold_constants::FoldConstants;
 use crate::pass::Pass;
+use crate::quantize::Quantize;
 use qcc_ir::Diagnostic;
 use qcc_ir::diag::{Class, Result};
 
@@ -17,6 +18,7 @@ const PASSES: &[(&str, Constructor)] = &[
     ("cse", || Box::new(Cse)),
     ("dce", || Box::new(Dce)),
     ("fold-constants", || Box::new(FoldConstants)),
+    ("quantize", || Box::new(Quantize)),
 ];
 
 /// The names of all passes, in alphabetical order.

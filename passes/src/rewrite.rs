@@ -314,27 +314,57 @@ impl<'m> Rewriter<'m> {
     /// # Errors
     /// When `source` is no plain constant, or the transform does not fit it.
     pub(crate) fn derived(&mut self, source: ValueId, transform: Transform) -> Result<ValueId> {
-        let Some((_, w)) = self.weight_of(source) else {
-            let name = &self.src.value(source).name;
-            let message = format!("%{name} is no constant to derive another from");
-            return Err(Diagnostic::error(912, Class::Internal, message));
-        };
-        let weight_name = w.name.clone();
         let same = |(of, t, _): &&(ValueId, Transform, ValueId)| *of == source && *t == transform;
         if let Some((_, _, value)) = self.derived.iter().find(same) {
             return Ok(*value);
         }
-        let new = derive(w, transform.clone())?;
-        let here = std::mem::take(&mut self.loc);
-        self.b
-            .set_loc(self.def(source).map(|d| d.loc.clone()).unwrap_or_default());
-        let (weight, value) = self.add_constant(new);
-        self.set_loc(here);
+        let new = derive(self.plain_weight(source)?, transform.clone())?;
+        let ty = TensorType::fixed(new.dtype, &new.dims);
+        let value = self.successor(source, new, None, ty)?;
         self.derived.push((source, transform, value));
+        Ok(value)
+    }
+
+    /// A quantized constant of the type `ty` whose codes are derived from the constant `source`;
+    /// it takes over names as [`Rewriter::derived`].
+    ///
+    /// # Errors
+    /// As [`Rewriter::derived`].
+    pub(crate) fn quantized(
+        &mut self,
+        source: ValueId,
+        codes: Transform,
+        scale: Weight,
+        ty: TensorType,
+    ) -> Result<ValueId> {
+        let codes = derive(self.plain_weight(source)?, codes)?;
+        self.successor(source, codes, Some(scale), ty)
+    }
+
+    /// Adds a constant that takes the place of `source`.
+    fn successor(
+        &mut self,
+        source: ValueId,
+        weight: Weight,
+        scale: Option<Weight>,
+        ty: TensorType,
+    ) -> Result<ValueId> {
+        let weight_name = self.plain_weight(source)?.name.clone();
+        let value_name = self.src.value(source).name.clone();
+        let weight = self.module.add_weight(weight);
+        let kind = OpKind::Const {
+            weight,
+            scale: scale.map(|s| self.module.add_weight(s)),
+            zero: None,
+        };
+        let loc = self.def(source).map(|d| d.loc.clone()).unwrap_or_default();
+        self.b.set_loc(loc);
+        let value = self.b.push(kind, &[], vec![ty], &[&value_name])[0];
+        self.b.set_loc(self.loc.clone());
         self.wishes.push(Wish {
             func: self.module.funcs.len(),
             value,
-            value_name: self.src.value(source).name.clone(),
+            value_name,
             weight,
             weight_name,
         });
@@ -343,12 +373,8 @@ impl<'m> Rewriter<'m> {
 
     /// Adds a weight and the op that gives its values.
     pub(crate) fn constant(&mut self, weight: Weight) -> ValueId {
-        self.add_constant(weight).1
-    }
-
-    fn add_constant(&mut self, weight: Weight) -> (WeightId, ValueId) {
         let id = self.module.add_weight(weight);
-        (id, self.b.constant(id, &self.module))
+        self.b.constant(id, &self.module)
     }
 
     /// From now on, ops come from the places of both.
@@ -387,6 +413,27 @@ impl<'m> Rewriter<'m> {
             (_, Some((_, w))) => uniform(w),
             _ => Ok(None),
         }
+    }
+
+    /// The position of a source op.
+    pub(crate) fn id(&self, op: &Op) -> OpId {
+        // INVARIANT: every op of the graph IR has a result, and the source is valid.
+        match op.results.first().map(|r| self.src.value(*r).def) {
+            Some(Def::Result(id, _)) => id,
+            _ => OpId(u32::MAX),
+        }
+    }
+
+    /// The weight of a source value that has to be a constant without a scheme.
+    ///
+    /// # Errors
+    /// `Q0912` when it is not.
+    pub(crate) fn plain_weight(&self, v: ValueId) -> Result<&Weight> {
+        self.weight_of(v).map(|(_, w)| w).ok_or_else(|| {
+            let name = &self.src.value(v).name;
+            let message = format!("%{name} is no plain constant");
+            Diagnostic::error(912, Class::Internal, message)
+        })
     }
 
     /// The weight of a source value that is a constant without a scheme.

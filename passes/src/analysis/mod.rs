@@ -2,4 +2,4 @@
 
 mod dataflow;
 
-pub(crate) use dataflow::live_ops;
+pub(crate) use dataflow::{DataFlow, live_ops};

@@ -1,0 +1,140 @@
+//! Quantization of linear layers and convolutions.
+//!
+//! ```text
+//! y = x · Wᵀ + b   →   y ≈ (s_x · x̂) · (s_W · Ŵ)ᵀ + b,   x̂ = quantize(x, s_x),  Ŵ = quantize(W, s_W)
+//!
+//! %y = linear %x, %w, %b        %x.q = quantize %x, %x.scale
+//!                          →    %w   = const @w, @w.scale
+//!                               %y   = linear %x.q, %w, %b
+//! ```
+//!
+//! [`assign`](mod@assign) decides what happens to each layer and writes it to the ledger; each
+//! weight method has a file of its own ([`rtn`]). The codes of a weight are derived from it on
+//! demand, only its scales are computed here. An activation that several layers read is
+//! quantized once. A dynamic type takes no scale: it is computed from each token at run time.
+//!
+//! Preconditions: layers are in their normal form (`canonicalize`), not yet fused with anything
+//! quantized. Only the entry function is quantized.
+
+mod assign;
+mod rtn;
+mod scheme;
+mod sites;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use assign::{Acts, Assigned, Quantized, assign};
+pub use scheme::{Granularity, QuantSpec, Scheme};
+pub(crate) use sites::{Site, sites};
+
+use crate::pass::{Pass, PassContext};
+use crate::rewrite::{Replacement, Rewriter, Rule, rewrite};
+use crate::weights::{Transform, inline_f32};
+use qcc_ir::DType;
+use qcc_ir::diag::Result;
+use qcc_ir::graph::{Func, Module, Op, OpId, OpKind, TensorType, ValueId};
+use std::collections::HashMap;
+
+/// The pass.
+pub(crate) struct Quantize;
+
+impl Pass for Quantize {
+    fn name(&self) -> &'static str {
+        "quantize"
+    }
+
+    fn summary(&self) -> &'static str {
+        "quantizes linear layers and convolutions as the options ask"
+    }
+
+    fn run(&self, module: &Module, ctx: &mut PassContext<'_>) -> Result<Module> {
+        let assigned = assign(module, ctx)?;
+        let mut layers = Layers::default();
+        for a in assigned {
+            a.decisions.into_iter().for_each(|d| ctx.ledger.record(d));
+            if let Some(q) = a.choice {
+                layers.choices.insert(a.site.op, q);
+            }
+        }
+        Ok(rewrite(module, &mut layers)?.module)
+    }
+}
+
+/// Rebuilds the chosen layers of the entry function.
+#[derive(Default)]
+struct Layers {
+    choices: HashMap<OpId, Quantized>,
+    /// Functions entered so far.
+    funcs: usize,
+    /// Quantized activations by source value, type and bits of the scale.
+    acts: HashMap<(ValueId, TensorType, Option<u32>), ValueId>,
+    /// Quantized weights by source value and type.
+    weights: HashMap<(ValueId, TensorType), ValueId>,
+}
+
+impl Rule for Layers {
+    fn enter(&mut self, _: &Func) {
+        self.funcs += 1;
+    }
+
+    fn apply(&mut self, rw: &mut Rewriter<'_>, op: &Op) -> Replacement {
+        let choice = (self.funcs == 1)
+            .then(|| self.choices.get(&rw.id(op)))
+            .flatten();
+        let Some(q) = choice.copied() else {
+            return Ok(None);
+        };
+        let mut operands = rw.operands(op);
+        if let Some(a) = &q.acts {
+            operands[0] = self.activation(rw, op.operands[0], a);
+        }
+        operands[1] = self.weight(rw, op.operands[1], &q)?;
+        Ok(Some(rw.put(op, op.kind.clone(), &operands)))
+    }
+}
+
+impl Layers {
+    fn activation(&mut self, rw: &mut Rewriter<'_>, x: ValueId, a: &Acts) -> ValueId {
+        let from = rw.src.ty(x);
+        let q = a.spec.quant_type(from.rank(), a.scale.is_none());
+        let ty = TensorType::quant(q, from.shape.clone());
+        let key = (x, ty.clone(), a.scale.map(f32::to_bits));
+        if let Some(v) = self.acts.get(&key) {
+            return *v;
+        }
+        let name = &rw.src.value(x).name;
+        let mut operands = vec![rw.get(x)];
+        if let Some(s) = a.scale {
+            let value = f64::from(s).to_bits();
+            let scalar = TensorType::new(DType::F32, []);
+            let name = format!("{name}.scale");
+            let splat = OpKind::Splat { value };
+            operands.extend(rw.b.push(splat, &[], vec![scalar], &[&name]));
+        }
+        let name = format!("{name}.q");
+        let v = rw.b.push(OpKind::Quantize, &operands, vec![ty], &[&name])[0];
+        self.acts.insert(key, v);
+        v
+    }
+
+    fn weight(&mut self, rw: &mut Rewriter<'_>, w: ValueId, q: &Quantized) -> Result<ValueId> {
+        let from = rw.src.ty(w);
+        let quant = q.weights.quant_type(from.rank(), false);
+        let ty = TensorType::quant(quant.clone(), from.shape.clone());
+        let key = (w, ty.clone());
+        if let Some(v) = self.weights.get(&key) {
+            return Ok(*v);
+        }
+        let source = rw.plain_weight(w)?;
+        let quantizer = rtn::quantizer(source, &q.weights, quant.block)?;
+        let shape: Option<Vec<u64>> = ty
+            .scale_shape()
+            .and_then(|s| TensorType::new(DType::F32, s).fixed_dims());
+        // INVARIANT: the extents of a weight are known, so those of its scales are.
+        let dims = shape.unwrap_or_default();
+        let scale = inline_f32(format!("{}.scale", source.name), dims, &quantizer.scales);
+        let v = rw.quantized(w, Transform::Quantize(quantizer), scale, ty)?;
+        self.weights.insert(key, v);
+        Ok(v)
+    }
+}
