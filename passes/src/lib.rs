@@ -23,6 +23,7 @@
 #![warn(missing_docs)]
 
 mod analysis;
+mod calibrate;
 mod canonicalize;
 mod cse;
 mod dce;
@@ -33,11 +34,13 @@ mod pass;
 mod quantize;
 pub mod registry;
 mod rewrite;
+mod smooth;
 mod statistics;
 #[cfg(test)]
 mod testing;
 mod weights;
 
+pub use calibrate::{Calibrator, Point, calibration_points};
 pub use manager::{Manager, Observer, Outcome, PassRun};
 pub use options::{ActMode, Options};
 pub use pass::{Pass, PassContext};

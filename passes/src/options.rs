@@ -31,6 +31,9 @@ pub struct Options {
     /// Schemes of layers, as `exclude` finds them; of several that match, the last wins, and any
     /// wins over `exclude`.
     pub overrides: Vec<(String, Scheme)>,
+    /// How far activations are smoothed into weights: the exponent of SmoothQuant, from 0 (all
+    /// difficulty stays in the activations) to 1; `None` for not at all. Needs calibration data.
+    pub smooth: Option<f32>,
     /// Constant folding makes no constant of more than this many bytes.
     pub fold_budget: u64,
 }
@@ -43,6 +46,7 @@ impl Default for Options {
             act: ActMode::Auto,
             exclude: Vec::new(),
             overrides: Vec::new(),
+            smooth: None,
             fold_budget: 1 << 20,
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::options::Options;
 use crate::statistics::Statistics;
+use qcc_ir::Diagnostic;
 use qcc_ir::diag::Result;
 use qcc_ir::exec::{CostModel, Executor};
 use qcc_ir::graph::Module;
@@ -35,6 +36,8 @@ pub struct PassContext<'a> {
     /// What calibration saw of the module's values. A pass that changes what a value holds
     /// changes its statistics too.
     pub statistics: Option<Statistics>,
+    /// What the user should know although the passes went on.
+    pub warnings: Vec<Diagnostic>,
     /// Runs modules on data.
     pub executor: Option<&'a dyn Executor>,
     /// Says which ops the target can run, and how fast.
@@ -48,6 +51,7 @@ impl<'a> PassContext<'a> {
             options,
             ledger: Ledger::new(),
             statistics: None,
+            warnings: Vec::new(),
             executor: None,
             cost: None,
         }

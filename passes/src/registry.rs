@@ -6,6 +6,7 @@ use crate::dce::Dce;
 use crate::fold_constants::FoldConstants;
 use crate::pass::Pass;
 use crate::quantize::Quantize;
+use crate::smooth::Smooth;
 use qcc_ir::Diagnostic;
 use qcc_ir::diag::{Class, Result};
 
@@ -19,6 +20,7 @@ const PASSES: &[(&str, Constructor)] = &[
     ("dce", || Box::new(Dce)),
     ("fold-constants", || Box::new(FoldConstants)),
     ("quantize", || Box::new(Quantize)),
+    ("smooth", || Box::new(Smooth)),
 ];
 
 /// The names of all passes, in alphabetical order.

@@ -43,15 +43,20 @@ impl ValueStats {
         if row.len() != self.channels() {
             return Err(misfit(self.channels(), row.len()));
         }
-        let bounds = self.channel_min.iter_mut().zip(&mut self.channel_max);
-        for (i, (x, (lo, hi))) in row.iter().zip(bounds).enumerate() {
-            if !x.is_finite() {
-                let message = format!("channel {i} holds {x} on the calibration data");
-                return Err(Diagnostic::error(523, Class::Input, message)
-                    .hint("the float model overflows there: check it, and the data"));
-            }
-            *lo = lo.min(*x);
-            *hi = hi.max(*x);
+        // Whole rows of plain minima and maxima are what a compiler vectorises well. Infinity has
+        // the greatest bits of all finite magnitudes and infinity, NaN has greater ones still.
+        let greatest = row.iter().fold(0, |g, x| g.max(x.to_bits() & 0x7fff_ffff));
+        if greatest >= f32::INFINITY.to_bits() {
+            return Err(not_finite(row));
+        }
+        for (lo, x) in self.channel_min.iter_mut().zip(row) {
+            // Adding zero makes one zero of two, so that the order of samples never shows.
+            let x = x + 0.0;
+            *lo = if x < *lo { x } else { *lo };
+        }
+        for (hi, x) in self.channel_max.iter_mut().zip(row) {
+            let x = x + 0.0;
+            *hi = if x > *hi { x } else { *hi };
         }
         self.rows += 1;
         Ok(())
@@ -112,6 +117,13 @@ impl ValueStats {
             channel_max: by(&self.channel_max),
         }
     }
+}
+
+fn not_finite(row: &[f32]) -> Diagnostic {
+    let at = row.iter().position(|x| !x.is_finite()).unwrap_or(0);
+    let message = format!("channel {at} holds {} on the calibration data", row[at]);
+    Diagnostic::error(523, Class::Input, message)
+        .hint("the float model overflows there: check it, and the data")
 }
 
 fn misfit(have: usize, got: usize) -> Diagnostic {

@@ -2,8 +2,9 @@
 
 use crate::{Manager, Options, PassContext, registry};
 use qcc_ir::diag::Result;
+use qcc_ir::exec::{Executor, Prepared};
 use qcc_ir::format::{decode_slice, encode_slice};
-use qcc_ir::graph::{Module, parse};
+use qcc_ir::graph::{Module, ValueId, parse};
 use qcc_ir::{Tensor, eval};
 
 /// The module of a text without its version line.
@@ -100,4 +101,38 @@ pub(crate) fn inputs(m: &Module, seed: u64) -> Vec<Tensor> {
         t
     };
     f.params.iter().enumerate().map(tensor).collect()
+}
+
+/// Runs modules by the evaluator.
+pub(crate) struct Oracle;
+
+struct Ready<'m> {
+    module: &'m Module,
+    taps: Vec<ValueId>,
+}
+
+impl Executor for Oracle {
+    fn prepare<'m>(&self, module: &'m Module, taps: &[ValueId]) -> Result<Box<dyn Prepared + 'm>> {
+        let taps = taps.to_vec();
+        Ok(Box::new(Ready { module, taps }))
+    }
+}
+
+impl Prepared for Ready<'_> {
+    fn run(
+        &mut self,
+        inputs: &[Tensor],
+        tap: &mut dyn FnMut(usize, &Tensor),
+    ) -> Result<Vec<Tensor>> {
+        for (p, t) in self.module.funcs[0].params.iter().zip(inputs) {
+            if let Some(i) = self.taps.iter().position(|v| v == p) {
+                tap(i, t);
+            }
+        }
+        eval::run_with(self.module, inputs, &mut |v, b| {
+            if let Some(i) = self.taps.iter().position(|t| *t == v) {
+                tap(i, &b.codes);
+            }
+        })
+    }
 }
