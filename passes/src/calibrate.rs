@@ -190,7 +190,7 @@ fn observe(p: &Point, t: &Tensor, keep: Option<&[bool]>, all: &mut Statistics) -
             .map_err(at);
     };
     let count = values.len() / p.channels.max(1);
-    if keep.is_empty() || count % keep.len() != 0 {
+    if keep.is_empty() || !count.is_multiple_of(keep.len()) {
         let message = format!("{count} rows for the {} positions of {MASK}", keep.len());
         return Err(at(Diagnostic::error(524, Class::Input, message)));
     }

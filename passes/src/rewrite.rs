@@ -393,11 +393,6 @@ impl<'m> Rewriter<'m> {
         self.src.def_op(v)
     }
 
-    /// Live ops of the source that read a value, once per operand position.
-    pub(crate) fn users(&self, v: ValueId) -> &[OpId] {
-        &self.users[v.index()]
-    }
-
     /// Whether one operand of one op is all that needs this source value.
     pub(crate) fn single_use(&self, v: ValueId) -> bool {
         self.users[v.index()].len() == 1 && !self.src.is_result(v)

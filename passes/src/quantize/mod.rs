@@ -23,9 +23,10 @@ mod sites;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use assign::{Acts, Assigned, Quantized, assign};
+use assign::{Acts, Quantized};
+pub(crate) use assign::{Assigned, assign};
 pub use scheme::{Granularity, QuantSpec, Scheme};
-pub(crate) use sites::{Site, sites};
+pub(crate) use sites::sites;
 
 use crate::pass::{Pass, PassContext};
 use crate::rewrite::{Replacement, Rewriter, Rule, rewrite};
