@@ -1,0 +1,195 @@
+//! `linear`: `x·wᵀ` with an expression on the sums.
+//!
+//! The result is cut into tiles of 128 rows and panels of up to 512 columns. Weights are decoded
+//! to f32 when the program is prepared, as long as the budget for decoded weights allows it;
+//! beyond, panels are decoded as they are needed.
+
+use super::operand::{Matrix, codes_multiply, product};
+use super::{Call, Prepared, Site};
+use crate::expr::{Columns, Fused, Outputs, Plan, Regs, Sink};
+use qcc_ir::Bundle;
+use qcc_ir::diag::Result;
+use qcc_ir::expr::{BinaryFn, Expr, Node};
+use qcc_ir::graph::OpKind;
+use std::ops::Range;
+
+const TILE_ROWS: usize = 128;
+const PANEL: usize = 512;
+/// With fewer row tiles than this, tasks are single panels.
+const FEW: usize = 8;
+
+/// `acc0`, plus the operand `bias` if there is one.
+pub(super) fn default_expr(bias: bool) -> Expr {
+    if !bias {
+        return Expr::identity();
+    }
+    let mut e = Expr::default();
+    let (a, b) = (e.push(Node::Acc(0)), e.push(Node::Input(2)));
+    let sum = e.push(Node::Binary(BinaryFn::Add, a, b));
+    e.store(sum);
+    e
+}
+
+struct Linear {
+    plan: Plan,
+    segments: Vec<u64>,
+    accs: usize,
+    /// Whether codes multiply and scales stay outside the sums.
+    apart: bool,
+    weights: Option<Matrix<'static>>,
+}
+
+pub(super) fn prepare(site: &mut Site<'_>) -> Result<Prepared> {
+    let OpKind::Linear {
+        segments,
+        accs,
+        expr,
+    } = &site.op.kind
+    else {
+        return Err(crate::internal("a linear was expected"));
+    };
+    let types = site.operand_types();
+    let expr = expr.clone().unwrap_or_else(|| default_expr(types.len() > 2));
+    let lead = types[0].rank().saturating_sub(1);
+    let mut linear = Linear {
+        plan: Plan::new(&expr, &types)?,
+        segments: segments.clone(),
+        accs: usize::from(*accs),
+        apart: codes_multiply((types[0], lead), (types[1], 1)),
+        weights: None,
+    };
+    let mut absorbed = Vec::new();
+    if !linear.plan.reads(1) {
+        linear.weights = absorb(site, 1, linear.apart)?;
+        absorbed.extend(linear.weights.is_some().then_some(1));
+    }
+    Ok(Prepared {
+        run: Box::new(move |c| linear.run(c)),
+        absorbed,
+    })
+}
+
+/// The constant operand `i` decoded to f32, if it needs decoding and the budget allows it.
+pub(super) fn absorb(site: &mut Site<'_>, i: usize, apart: bool) -> Result<Option<Matrix<'static>>> {
+    let Some(v) = site.constant(i) else {
+        return Ok(None);
+    };
+    let bytes = 4 * v.codes.numel() as u64;
+    if v.ty.elem.plain() == Some(qcc_ir::DType::F32) || bytes > *site.budget {
+        return Ok(None);
+    }
+    let m = Matrix::new(v, 1, apart)?.decoded(site.threads)?;
+    *site.budget -= bytes;
+    Ok(Some(m))
+}
+
+/// A segment of the columns with what is stored there.
+struct Part<'a, 's> {
+    fused: Fused<'a>,
+    at: usize,
+    width: usize,
+    sinks: &'s [Sink<'s>],
+}
+
+impl Linear {
+    fn run(&self, c: &Call<'_>) -> Result<Vec<Bundle>> {
+        let x = c.arg(0)?;
+        let lead = x.ty.rank().saturating_sub(1);
+        let x = Matrix::new(x, lead, self.apart)?;
+        let held;
+        let w = match &self.weights {
+            Some(w) => w,
+            None => {
+                held = Matrix::new(c.arg(1)?, 1, self.apart)?;
+                &held
+            }
+        };
+        let n = w.rows / self.accs;
+        let merged = !self.segments.is_empty();
+        let mut out = Outputs::new(c.results)?;
+        {
+            let sinks = out.sinks()?;
+            let mut parts = Vec::new();
+            let mut at = 0;
+            let count = if merged { c.results.len() } else { 1 };
+            for i in 0..count {
+                let dims = crate::value::sizes(&c.results[i].1);
+                let width = if merged { self.segments[i] as usize } else { n };
+                let columns = merged.then_some(Columns { at, full: n });
+                parts.push(Part {
+                    fused: Fused::new(&self.plan, c.args, &dims, columns, c.threads)?,
+                    at,
+                    width,
+                    sinks: if merged { &sinks[i..=i] } else { &sinks },
+                });
+                at += width;
+            }
+            self.tiles(c, &x, w, &parts)?;
+        }
+        let store = |i: usize| if merged { 0 } else { i };
+        out.finish(&|i| self.plan.params(store(i), c.args), c.threads)
+    }
+
+    /// Computes all tiles: tasks are rows of tiles, or single panels where there are few rows.
+    fn tiles(
+        &self,
+        c: &Call<'_>,
+        x: &Matrix<'_>,
+        w: &Matrix<'_>,
+        parts: &[Part<'_, '_>],
+    ) -> Result<()> {
+        let panels: Vec<(usize, Range<usize>)> = parts
+            .iter()
+            .enumerate()
+            .flat_map(|(i, p)| {
+                (0..p.width).step_by(PANEL).map(move |at| (i, at..p.width.min(at + PANEL)))
+            })
+            .collect();
+        let row_tiles = x.rows.div_ceil(TILE_ROWS);
+        let group = if row_tiles >= FEW { panels.len() } else { 1 };
+        if panels.is_empty() {
+            return Ok(());
+        }
+        let groups = panels.len().div_ceil(group);
+        c.threads.each(row_tiles * groups, |task| {
+            let (tile, g) = (task / groups, task % groups);
+            let at = tile * TILE_ROWS;
+            let rows = at..x.rows.min(at + TILE_ROWS);
+            let panels = &panels[g * group..panels.len().min((g + 1) * group)];
+            self.tile(x, w, rows, panels, parts)
+        })
+    }
+
+    fn tile(
+        &self,
+        x: &Matrix<'_>,
+        w: &Matrix<'_>,
+        rows: Range<usize>,
+        panels: &[(usize, Range<usize>)],
+        parts: &[Part<'_, '_>],
+    ) -> Result<()> {
+        let xs = x.read(rows.clone())?;
+        let n = w.rows / self.accs;
+        let mut regs = Regs::new(&self.plan);
+        let mut accs = [Vec::new(), Vec::new()];
+        for (i, cols) in panels {
+            let p = &parts[*i];
+            for (half, acc) in accs.iter_mut().enumerate().take(self.accs) {
+                let first = half * n + p.at;
+                let wr = first + cols.start..first + cols.end;
+                acc.resize(rows.len() * cols.len(), 0.0);
+                let ws = w.read(wr.clone())?;
+                product((x, &xs, rows.clone()), (w, &ws, wr), acc)?;
+            }
+            let len = cols.len();
+            // A panel as wide as the result is one run; a narrower one is a run per row.
+            let (runs, len) = if len == p.width { (1, rows.len() * len) } else { (rows.len(), len) };
+            for r in 0..runs {
+                let at = (rows.start + r) * p.width + cols.start;
+                let a = [&accs[0], &accs[1]].map(|a| a.get(r * len..(r + 1) * len).unwrap_or(&[]));
+                p.fused.run(&mut regs, at, len, a, p.sinks)?;
+            }
+        }
+        Ok(())
+    }
+}
