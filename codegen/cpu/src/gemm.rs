@@ -51,7 +51,12 @@ impl<'a> Mat<'a> {
     }
 
     fn check(&self, rows: usize, cols: usize) -> Result<()> {
-        check(self.data.len(), self.start, [rows, cols], [self.row, self.col])
+        check(
+            self.data.len(),
+            self.start,
+            [rows, cols],
+            [self.row, self.col],
+        )
     }
 }
 
@@ -152,7 +157,14 @@ pub(crate) fn gemm_exact(
     let mut part = vec![0f32; m * n];
     for at in (0..k).step_by(piece) {
         let len = piece.min(k - at);
-        gemm([m, n, len], a.from_col(at), b.from_row(at), &mut part, n, false)?;
+        gemm(
+            [m, n, len],
+            a.from_col(at),
+            b.from_row(at),
+            &mut part,
+            n,
+            false,
+        )?;
         for (s, p) in sums.iter_mut().zip(&part) {
             *s = s.wrapping_add(*p as i32);
         }
@@ -171,7 +183,9 @@ mod tests {
         let mut s = seed;
         (0..n)
             .map(|_| {
-                s = s.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                s = s
+                    .wrapping_mul(6364136223846793005)
+                    .wrapping_add(1442695040888963407);
                 ((s >> 33) % 256) as f32 - 128.0
             })
             .collect()
@@ -179,7 +193,13 @@ mod tests {
 
     #[test]
     fn integer_products_are_exact_past_the_mantissa() {
-        for (m, n, k) in [(1, 1, 1), (3, 5, 1024), (2, 7, 5000), (17, 33, 2049), (1, 9, 3000)] {
+        for (m, n, k) in [
+            (1, 1, 1),
+            (3, 5, 1024),
+            (2, 7, 5000),
+            (17, 33, 2049),
+            (1, 9, 3000),
+        ] {
             let (a, b) = (ints(m * k, 1), ints(n * k, 2));
             let mut c = vec![f32::NAN; m * n];
             let (ma, mb) = (Mat::rows(&a, 0, k), Mat::rows(&b, 0, k).transposed());
@@ -203,6 +223,16 @@ mod tests {
         assert_eq!(c, [0.0; 6]);
         gemm([0, 3, 5], e, Mat::rows(&[1.0; 15], 0, 3), &mut c, 3, false).unwrap();
         let a = [1.0f32; 6];
-        assert!(gemm([2, 3, 4], Mat::rows(&a, 0, 4), Mat::rows(&a, 0, 3), &mut c, 3, false).is_err());
+        assert!(
+            gemm(
+                [2, 3, 4],
+                Mat::rows(&a, 0, 4),
+                Mat::rows(&a, 0, 3),
+                &mut c,
+                3,
+                false
+            )
+            .is_err()
+        );
     }
 }

@@ -17,7 +17,6 @@ mod program;
 mod quant;
 mod threads;
 mod value;
-mod weights;
 
 pub use program::{CpuExecutor, CpuOptions, CpuProgram};
 pub use threads::Threads;

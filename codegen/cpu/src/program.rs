@@ -110,14 +110,19 @@ impl CpuProgram {
         let mut steps = Vec::with_capacity(func.ops.len());
         // How many operands still need the stored form of a constant.
         let mut needed = vec![0usize; func.values.len()];
-        func.results.iter().for_each(|(_, v)| needed[v.index()] += 1);
+        func.results
+            .iter()
+            .for_each(|(_, v)| needed[v.index()] += 1);
         for op in &func.ops {
             let mut site = Site {
-                module,
                 func,
                 op,
                 threads: &options.threads,
-                consts: op.operands.iter().map(|v| consts[v.index()].clone()).collect(),
+                consts: op
+                    .operands
+                    .iter()
+                    .map(|v| consts[v.index()].clone())
+                    .collect(),
                 budget: &mut budget,
             };
             let kernel = ops::prepare(&mut site).map_err(|d| d.or_at(op.loc.to_string()))?;
@@ -196,7 +201,12 @@ impl CpuProgram {
         self.results(slots)
     }
 
-    fn step(&self, step: &Step, slots: &mut [Option<Slot<'_>>], sizes: &Sizes) -> Result<Vec<Bundle>> {
+    fn step(
+        &self,
+        step: &Step,
+        slots: &mut [Option<Slot<'_>>],
+        sizes: &Sizes,
+    ) -> Result<Vec<Bundle>> {
         let func = self.func();
         let mut results = Vec::with_capacity(step.op.results.len());
         for r in &step.op.results {
@@ -238,9 +248,18 @@ impl CpuProgram {
             let missing = || crate::internal(format!("result {name} was not computed"));
             let b = if again {
                 let ty = self.func().ty(*v);
-                slots[v.index()].as_ref().ok_or_else(missing)?.view(ty).codes.clone()
+                slots[v.index()]
+                    .as_ref()
+                    .ok_or_else(missing)?
+                    .view(ty)
+                    .codes
+                    .clone()
             } else {
-                slots[v.index()].take().ok_or_else(missing)?.into_bundle().codes
+                slots[v.index()]
+                    .take()
+                    .ok_or_else(missing)?
+                    .into_bundle()
+                    .codes
             };
             out.push(b);
         }
@@ -258,7 +277,7 @@ fn constants(module: &Module, func: &Func) -> Result<Vec<Option<Arc<Bundle>>>> {
             zero,
         } = &op.kind
         {
-            let load = |id| crate::weights::load(module, id);
+            let load = |id| qcc_ir::eval::weight_tensor(module.weight(id));
             out[op.results[0].index()] = Some(Arc::new(Bundle {
                 codes: load(*weight)?,
                 scale: scale.map(load).transpose()?,
@@ -272,7 +291,9 @@ fn constants(module: &Module, func: &Func) -> Result<Vec<Option<Arc<Bundle>>>> {
 /// Notes at each step which values it is the last to read; results live to the end.
 fn mark_dead(func: &Func, steps: &mut [Step]) {
     let mut seen = vec![false; func.values.len()];
-    func.results.iter().for_each(|(_, v)| seen[v.index()] = true);
+    func.results
+        .iter()
+        .for_each(|(_, v)| seen[v.index()] = true);
     for step in steps.iter_mut().rev() {
         for v in step.op.operands.iter().chain(&step.op.results) {
             if !std::mem::replace(&mut seen[v.index()], true) {
@@ -306,7 +327,10 @@ impl Executor for CpuExecutor {
             let ty = program.func().values.get(t.index()).map(|v| &v.ty);
             let plain = ty.and_then(|t| t.elem.plain());
             if !plain.is_some_and(qcc_ir::DType::is_float) {
-                return Err(crate::internal(format!("value {} is no plain float to tap", t.0)));
+                return Err(crate::internal(format!(
+                    "value {} is no plain float to tap",
+                    t.0
+                )));
             }
         }
         Ok(Box::new(Tapped {

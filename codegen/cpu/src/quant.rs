@@ -45,7 +45,8 @@ pub(crate) struct Params {
 impl Params {
     pub(crate) fn read(scale: Option<&Tensor>, zero: Option<&Tensor>) -> Result<Self> {
         let scale = scale.ok_or_else(|| crate::internal("a quantized value has no scale"))?;
-        let zeros = zero.map(|z| Ok::<_, Diagnostic>(numbers(z)?.into_iter().map(|z| z as i32).collect()));
+        let zeros =
+            zero.map(|z| Ok::<_, Diagnostic>(numbers(z)?.into_iter().map(|z| z as i32).collect()));
         Ok(Params {
             scales: numbers(scale)?,
             zeros: zeros.transpose()?,
@@ -99,7 +100,11 @@ fn pieces(dims: &[usize], block: &BlockShape) -> Result<Vec<Piece>> {
             .collect());
     }
     // Leading dimensions that are split singly count as rows.
-    let lead = block.0.iter().take_while(|b| **b == Block::Fixed(1)).count();
+    let lead = block
+        .0
+        .iter()
+        .take_while(|b| **b == Block::Fixed(1))
+        .count();
     let rows: usize = dims[..lead].iter().product();
     if lead == 0 {
         return Ok(vec![Piece {

@@ -73,9 +73,7 @@ impl Threads {
         f: impl Fn(Range<usize>) -> Result<()> + Sync,
     ) -> Result<()> {
         let grain = grain.max(1);
-        self.each(n.div_ceil(grain), |i| {
-            f(i * grain..n.min((i + 1) * grain))
-        })
+        self.each(n.div_ceil(grain), |i| f(i * grain..n.min((i + 1) * grain)))
     }
 
     /// Calls `f` with the position and the elements of each piece of `out`, all of `chunk`
@@ -150,7 +148,9 @@ mod tests {
             let mut v = vec![0u32; 1001];
             threads
                 .chunks(&mut v, 10, |at, c| {
-                    c.iter_mut().enumerate().for_each(|(i, x)| *x += (at + i) as u32);
+                    c.iter_mut()
+                        .enumerate()
+                        .for_each(|(i, x)| *x += (at + i) as u32);
                     Ok(())
                 })
                 .unwrap();

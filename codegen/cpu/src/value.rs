@@ -107,8 +107,7 @@ pub(crate) fn encode_floats(
     let width = dtype.bits() as usize / 8;
     threads.chunks(t.bytes_mut(), PIECE * width, |at, bytes| {
         let at = at / width;
-        encode_slice(dtype, &data[at..at + bytes.len() / width], bytes)
-            .map_err(crate::format_error)
+        encode_slice(dtype, &data[at..at + bytes.len() / width], bytes).map_err(crate::format_error)
     })?;
     Ok(t)
 }

@@ -56,7 +56,10 @@ impl Frame {
                 }
                 _ => {
                     out.push(*n);
-                    folded.iter_mut().zip(&steps).for_each(|(f, s)| f.push(s[d]));
+                    folded
+                        .iter_mut()
+                        .zip(&steps)
+                        .for_each(|(f, s)| f.push(s[d]));
                 }
             }
         }

@@ -10,8 +10,8 @@ mod tile;
 
 use crate::threads::{Scatter, Threads};
 use crate::value::{View, unpacked};
-pub(crate) use frame::broadcast_steps;
 use frame::Frame;
+pub(crate) use frame::broadcast_steps;
 use qcc_ir::diag::Result;
 use qcc_ir::expr::{Compute, Expr, Node};
 use qcc_ir::graph::{Elem, TensorType};
@@ -212,12 +212,6 @@ impl<'t> Outputs<'t> {
 }
 
 impl Plan {
-    /// Whether operand `k` is the scale or zero point of a store.
-    pub(crate) fn scales(&self, k: usize) -> bool {
-        let is = |p: Option<u8>| p.is_some_and(|p| usize::from(p) == k);
-        self.expr.stores.iter().any(|s| is(s.scale) || is(s.zero))
-    }
-
     /// The scale and zero point operands of store `i`.
     pub(crate) fn params<'v>(
         &self,

@@ -111,7 +111,10 @@ fn read(
         }
         (Data::Stored(d, t), out) => {
             let w = d.bits() as usize / 8;
-            let bytes = t.bytes().get(from * w..(from + count) * w).ok_or_else(past)?;
+            let bytes = t
+                .bytes()
+                .get(from * w..(from + count) * w)
+                .ok_or_else(past)?;
             match out {
                 Reg::F(o) => decode_slice(*d, bytes, &mut o[done..done + count]),
                 Reg::I(o) => decode_slice_i64(*d, bytes, &mut o[done..done + count]),
@@ -184,7 +187,11 @@ fn integer(f: BinaryFn, a: i64, b: i64) -> Option<i64> {
         BinaryFn::Div => a.wrapping_div(b),
         BinaryFn::Mod => {
             let r = a.wrapping_rem(b);
-            if r != 0 && (r < 0) != (b < 0) { r + b } else { r }
+            if r != 0 && (r < 0) != (b < 0) {
+                r + b
+            } else {
+                r
+            }
         }
         BinaryFn::Pow => a.wrapping_pow(u32::try_from(b).ok()?),
         BinaryFn::Min => a.min(b),

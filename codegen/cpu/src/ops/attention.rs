@@ -29,7 +29,6 @@ pub(super) fn prepare(site: &mut Site<'_>) -> Result<Prepared> {
     };
     let attrs = *attrs;
     let expr = expr.clone().unwrap_or_else(Expr::identity);
-    // Without an expression the mask is the optional fourth operand; with one it still is.
     let plan = Plan::new(&expr, &site.operand_types())?;
     super::plain(move |c| run(c, attrs, &plan))
 }
@@ -73,7 +72,10 @@ impl<'a> Masked<'a> {
                     *v = f32::NEG_INFINITY;
                 }
             }),
-            Mask::Add(m) => row.iter_mut().enumerate().for_each(|(j, v)| *v += m[at + j * st]),
+            Mask::Add(m) => row
+                .iter_mut()
+                .enumerate()
+                .for_each(|(j, v)| *v += m[at + j * st]),
         }
     }
 }
@@ -112,12 +114,13 @@ fn run(c: &Call<'_>, attrs: AttentionAttrs, plan: &Plan) -> Result<Vec<Bundle>> 
         kv_heads,
     };
     let (batch, width) = (qd[0], shape.dv * heads);
-    // With an expression, operands from the fourth on may belong to it alone.
-    let mask = match c.args.get(3) {
-        Some(Some(m)) if !plan.reads(3) && !plan.scales(3) => {
-            Some(Masked::new(*m, [batch, heads, shape.s, shape.t], c.threads)?)
-        }
-        _ => None,
+    let mask = match attrs.mask {
+        true => Some(Masked::new(
+            c.arg(3)?,
+            [batch, heads, shape.s, shape.t],
+            c.threads,
+        )?),
+        false => None,
     };
     let a = Attention {
         q: q.floats(c.threads)?,
@@ -180,7 +183,14 @@ impl Attention<'_> {
             sums[i] = self.weights([b, h, first + i], row);
         }
         let mut out = vec![0f32; n * dv];
-        gemm([n, dv, keys], Mat::rows(&scores, 0, keys), v, &mut out, dv, false)?;
+        gemm(
+            [n, dv, keys],
+            Mat::rows(&scores, 0, keys),
+            v,
+            &mut out,
+            dv,
+            false,
+        )?;
         for (i, row) in out.chunks_mut(dv.max(1)).enumerate() {
             if sums[i] != 0.0 {
                 math::scale(row, (1.0 / sums[i]) as f32);

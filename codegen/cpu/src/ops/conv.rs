@@ -143,7 +143,13 @@ impl Conv {
     }
 
     /// `Σ w·x` for a tile: `[channels, positions]`.
-    fn sums(&self, image: &Image<'_>, x: &Matrix<'_>, w: &Matrix<'_>, p: &Place) -> Result<Vec<f32>> {
+    fn sums(
+        &self,
+        image: &Image<'_>,
+        x: &Matrix<'_>,
+        w: &Matrix<'_>,
+        p: &Place,
+    ) -> Result<Vec<f32>> {
         let (ng, k) = (p.channels.len(), w.k);
         let cg = image.c / self.groups;
         let first = p.channels.start / ng.max(1) * cg;

@@ -17,7 +17,10 @@ pub(super) fn gather(c: &Call<'_>, axis: usize) -> Result<Vec<Bundle>> {
     let mut indices = vec![0i64; idx.numel()];
     decode_slice_i64(idx.dtype(), idx.bytes(), &mut indices).map_err(crate::format_error)?;
     let n = data.dims()[axis];
-    let rows = indices.into_iter().map(|i| row(i, n)).collect::<Result<Vec<usize>>>()?;
+    let rows = indices
+        .into_iter()
+        .map(|i| row(i, n))
+        .collect::<Result<Vec<usize>>>()?;
     let mut t = Tensor::zeros(unpacked(dtype), dims)?;
     let inner: u64 = data.dims()[axis + 1..].iter().product();
     let width = inner as usize * data.dtype().bits() as usize / 8;

@@ -35,7 +35,10 @@ pub(crate) fn reshaped(t: Tensor, dims: &[u64]) -> Result<Tensor> {
         return Err(Diagnostic::error(
             707,
             Class::Input,
-            format!("{:?} has {have} elements and does not reshape to {dims:?}", t.dims()),
+            format!(
+                "{:?} has {have} elements and does not reshape to {dims:?}",
+                t.dims()
+            ),
         )
         .hint("give inputs whose sizes fit the model"));
     }
@@ -76,7 +79,9 @@ fn copy<const N: usize>(w: &Walk, from: &[u8], to: &mut [u8], threads: &Threads)
             if step == 1 {
                 out.copy_from_slice(&from[src..src + last]);
             } else {
-                out.iter_mut().enumerate().for_each(|(i, o)| *o = from[src + i * step]);
+                out.iter_mut()
+                    .enumerate()
+                    .for_each(|(i, o)| *o = from[src + i * step]);
             }
             row += 1;
         }
@@ -144,7 +149,9 @@ pub(super) fn slice(c: &Call<'_>, starts: &[DimExpr], by: &[u64]) -> Result<Vec<
     let dims = sizes(dims);
     let mut start = 0;
     for (i, s) in starts.iter().enumerate() {
-        let at = s.eval(&|n| c.sizes.get(n)).and_then(|v| usize::try_from(v).ok());
+        let at = s
+            .eval(&|n| c.sizes.get(n))
+            .and_then(|v| usize::try_from(v).ok());
         let last = at.map(|a| a + dims[i].saturating_sub(1) * by[i] as usize);
         match (at, last) {
             (Some(a), Some(l)) if dims[i] == 0 || l < from[i] => start += a * dense[i],
@@ -152,7 +159,11 @@ pub(super) fn slice(c: &Call<'_>, starts: &[DimExpr], by: &[u64]) -> Result<Vec<
                 return Err(Diagnostic::error(
                     708,
                     Class::Input,
-                    format!("a slice of {} elements from {s} on leaves {:?}", dims[i], x.codes.dims()),
+                    format!(
+                        "a slice of {} elements from {s} on leaves {:?}",
+                        dims[i],
+                        x.codes.dims()
+                    ),
                 ));
             }
         }
@@ -199,7 +210,9 @@ pub(super) fn pad(c: &Call<'_>, lo: &[u64], value: f64) -> Result<Vec<Bundle>> {
     let one = unpack(&one)?;
     let width = one.bytes().len();
     if value.to_bits() != 0 {
-        t.bytes_mut().chunks_mut(width).for_each(|e| e.copy_from_slice(one.bytes()));
+        t.bytes_mut()
+            .chunks_mut(width)
+            .for_each(|e| e.copy_from_slice(one.bytes()));
     }
     let from = sizes(x.dims());
     let (rows, cols) = crate::value::rows_cols(&from);

@@ -49,7 +49,9 @@ pub(super) fn prepare(site: &mut Site<'_>) -> Result<Prepared> {
         return Err(crate::internal("a linear was expected"));
     };
     let types = site.operand_types();
-    let expr = expr.clone().unwrap_or_else(|| default_expr(types.len() > 2));
+    let expr = expr
+        .clone()
+        .unwrap_or_else(|| default_expr(types.len() > 2));
     let lead = types[0].rank().saturating_sub(1);
     let mut linear = Linear {
         plan: Plan::new(&expr, &types)?,
@@ -70,7 +72,11 @@ pub(super) fn prepare(site: &mut Site<'_>) -> Result<Prepared> {
 }
 
 /// The constant operand `i` decoded to f32, if it needs decoding and the budget allows it.
-pub(super) fn absorb(site: &mut Site<'_>, i: usize, apart: bool) -> Result<Option<Matrix<'static>>> {
+pub(super) fn absorb(
+    site: &mut Site<'_>,
+    i: usize,
+    apart: bool,
+) -> Result<Option<Matrix<'static>>> {
     let Some(v) = site.constant(i) else {
         return Ok(None);
     };
@@ -142,7 +148,9 @@ impl Linear {
             .iter()
             .enumerate()
             .flat_map(|(i, p)| {
-                (0..p.width).step_by(PANEL).map(move |at| (i, at..p.width.min(at + PANEL)))
+                (0..p.width)
+                    .step_by(PANEL)
+                    .map(move |at| (i, at..p.width.min(at + PANEL)))
             })
             .collect();
         let row_tiles = x.rows.div_ceil(TILE_ROWS);
@@ -183,7 +191,11 @@ impl Linear {
             }
             let len = cols.len();
             // A panel as wide as the result is one run; a narrower one is a run per row.
-            let (runs, len) = if len == p.width { (1, rows.len() * len) } else { (rows.len(), len) };
+            let (runs, len) = if len == p.width {
+                (1, rows.len() * len)
+            } else {
+                (rows.len(), len)
+            };
             for r in 0..runs {
                 let at = (rows.start + r) * p.width + cols.start;
                 let a = [&accs[0], &accs[1]].map(|a| a.get(r * len..(r + 1) * len).unwrap_or(&[]));

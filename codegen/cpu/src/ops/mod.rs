@@ -24,7 +24,7 @@ use crate::value::View;
 use qcc_ir::Bundle;
 use qcc_ir::bind::Sizes;
 use qcc_ir::diag::Result;
-use qcc_ir::graph::{Func, Module, Op, OpKind, TensorType};
+use qcc_ir::graph::{Func, Op, OpKind, TensorType};
 use std::sync::Arc;
 
 /// One execution of an op.
@@ -61,7 +61,6 @@ pub(crate) struct Prepared {
 
 /// What a kernel may use while it is prepared.
 pub(crate) struct Site<'a> {
-    pub(crate) module: &'a Module,
     pub(crate) func: &'a Func,
     pub(crate) op: &'a Op,
     pub(crate) threads: &'a Threads,

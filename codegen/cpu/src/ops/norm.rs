@@ -56,7 +56,11 @@ fn run(c: &Call<'_>, plan: &Plan, eps: f32, centred: bool) -> Result<Vec<Bundle>
         let mut acc = vec![0f32; r.len() * n];
         let from = x[r.start * n..r.end * n].chunks(n);
         for (row, acc) in from.zip(acc.chunks_mut(n)) {
-            let mean = if centred { math::sum(row) / n as f64 } else { 0.0 };
+            let mean = if centred {
+                math::sum(row) / n as f64
+            } else {
+                0.0
+            };
             let var = math::sum_squares(row, mean) / n as f64;
             math::normalise(row, mean, 1.0 / (var + f64::from(eps)).sqrt(), acc);
         }

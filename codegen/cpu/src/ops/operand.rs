@@ -182,8 +182,11 @@ impl QuantRows<'_> {
             return Ok(out);
         }
         let spread = |i: usize| self.starts[i]..self.starts[i] + self.per_row;
-        let scales: Vec<f32> =
-            r.clone().flat_map(|i| &self.params.scales[spread(i)]).copied().collect();
+        let scales: Vec<f32> = r
+            .clone()
+            .flat_map(|i| &self.params.scales[spread(i)])
+            .copied()
+            .collect();
         let zeros = self.params.zeros.as_ref();
         let zeros: Option<Vec<i32>> =
             zeros.map(|z| r.clone().flat_map(|i| &z[spread(i)]).copied().collect());
@@ -198,13 +201,20 @@ impl QuantRows<'_> {
     }
 
     fn check_zeros(&self) -> Result<()> {
-        let bad = self.params.zeros.iter().flatten().find(|z| !self.format.allows_zero(**z));
+        let bad = self
+            .params
+            .zeros
+            .iter()
+            .flatten()
+            .find(|z| !self.format.allows_zero(**z));
         match bad {
             None => Ok(()),
-            Some(zero) => Err(crate::format_error(qcc_ir::format::FormatError::ZeroPoint {
-                storage: self.format.dtype(),
-                zero: *zero,
-            })),
+            Some(zero) => Err(crate::format_error(
+                qcc_ir::format::FormatError::ZeroPoint {
+                    storage: self.format.dtype(),
+                    zero: *zero,
+                },
+            )),
         }
     }
 }
@@ -217,7 +227,9 @@ fn aligned(d: DType, codes: &[u8], at: usize, len: usize) -> Result<Cow<'_, [u8]
     }
     let nibble = |i: usize| codes.get(i / 2).map_or(0, |b| b >> (i % 2 * 4) & 15);
     let pairs = (at..at + len).step_by(2);
-    Ok(Cow::Owned(pairs.map(|i| nibble(i) | nibble(i + 1) << 4).collect()))
+    Ok(Cow::Owned(
+        pairs.map(|i| nibble(i) | nibble(i + 1) << 4).collect(),
+    ))
 }
 
 /// Codes as numbers.
@@ -236,7 +248,11 @@ fn row_starts(
 ) -> Result<(Vec<usize>, usize)> {
     let rows: usize = dims[..lead].iter().product();
     let counts = block.scale_shape(dims).map_err(crate::format_error)?;
-    let per_row = if apart { 1 } else { counts[lead..].iter().product() };
+    let per_row = if apart {
+        1
+    } else {
+        counts[lead..].iter().product()
+    };
     let mut steps = vec![per_row; lead];
     for i in (1..lead).rev() {
         steps[i - 1] = steps[i] * counts[i];

@@ -2,9 +2,9 @@
 
 use super::Call;
 use crate::value::{encode_floats, sizes};
+use qcc_ir::Bundle;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::graph::{PoolFn, Window};
-use qcc_ir::Bundle;
 
 /// For each output position along one dimension, the input positions in its window.
 pub(super) fn taps(w: &Window, axis: usize, size: usize, out: usize) -> Vec<Vec<Option<usize>>> {
@@ -61,7 +61,10 @@ pub(super) fn pool(c: &Call<'_>, f: PoolFn, window: &Window) -> Result<Vec<Bundl
         let image = &x[at / (oh * ow) * h * w..][..h * w];
         for (o, v) in plane.iter_mut().enumerate() {
             let (ys, xs) = (&rows[o / ow], &cols[o % ow]);
-            let inside = ys.iter().flatten().flat_map(|y| xs.iter().flatten().map(move |x| (y, x)));
+            let inside = ys
+                .iter()
+                .flatten()
+                .flat_map(|y| xs.iter().flatten().map(move |x| (y, x)));
             *v = pooled(f, inside.map(|(y, x)| image[y * w + x]), full);
         }
         Ok(())

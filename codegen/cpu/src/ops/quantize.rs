@@ -13,7 +13,14 @@ pub(super) fn quantize(c: &Call<'_>) -> Result<Vec<Bundle>> {
         .ok_or_else(|| crate::internal("quantize to a plain type"))?;
     let param = |i: usize| c.args.get(i).copied().flatten().map(|v| v.codes);
     let x = c.arg(0)?.floats(c.threads)?;
-    Ok(vec![crate::quant::quantize(q, &x, dims, param(1), param(2), c.threads)?])
+    Ok(vec![crate::quant::quantize(
+        q,
+        &x,
+        dims,
+        param(1),
+        param(2),
+        c.threads,
+    )?])
 }
 
 /// The real values of a quantized operand.

@@ -4,7 +4,7 @@
 
 use super::Call;
 use crate::value::View;
-use qcc_ir::diag::Result;
+use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::format::{decode_slice, decode_slice_i64, encode_slice, encode_slice_i64};
 use qcc_ir::graph::ReduceFn;
 use qcc_ir::{Bundle, Tensor};
@@ -57,8 +57,15 @@ impl Groups {
         let mut step: usize = dims.iter().product();
         for (d, n) in dims.iter().enumerate() {
             step /= (*n).max(1);
-            let list = if axes.contains(&d) { &mut members } else { &mut starts };
-            *list = list.iter().flat_map(|at| (0..*n).map(move |i| at + i * step)).collect();
+            let list = if axes.contains(&d) {
+                &mut members
+            } else {
+                &mut starts
+            };
+            *list = list
+                .iter()
+                .flat_map(|at| (0..*n).map(move |i| at + i * step))
+                .collect();
         }
         Groups { starts, members }
     }
@@ -87,7 +94,17 @@ pub(super) fn reduce(c: &Call<'_>, f: ReduceFn, axes: &[usize]) -> Result<Vec<Bu
     let n = groups.members.len();
     let out = match numbers(&v)? {
         Numbers::Float(x) => Numbers::Float(groups.fold(c, &x, |i| float(f, i, n))?),
-        Numbers::Int(x) => Numbers::Int(groups.fold(c, &x, |i| int(f, i, n))?),
+        Numbers::Int(x) => {
+            let empty = n == 0 && !groups.starts.is_empty();
+            if empty && !matches!(f, ReduceFn::Sum | ReduceFn::Prod) {
+                return Err(Diagnostic::error(
+                    704,
+                    Class::Input,
+                    format!("the {} of no integers is not defined", f.name()),
+                ));
+            }
+            Numbers::Int(groups.fold(c, &x, |i| int(f, i, n))?)
+        }
     };
     encode(c, out)
 }
@@ -105,14 +122,14 @@ fn float(f: ReduceFn, i: &mut dyn Iterator<Item = f64>, n: usize) -> f64 {
     }
 }
 
+/// A mean truncates towards zero; `n` is not 0 where it or an extremum is asked for.
 fn int(f: ReduceFn, i: &mut dyn Iterator<Item = i64>, n: usize) -> i64 {
-    let sum = |i: &mut dyn Iterator<Item = i64>| i.fold(0i64, i64::wrapping_add);
     match f {
-        ReduceFn::Sum => sum(i),
-        ReduceFn::Mean => sum(i).checked_div(n as i64).unwrap_or(0),
-        ReduceFn::Prod => i.fold(1i64, i64::wrapping_mul),
-        ReduceFn::Max => i.max().unwrap_or(i64::MIN),
-        ReduceFn::Min => i.min().unwrap_or(i64::MAX),
+        ReduceFn::Sum => i.fold(0, i64::wrapping_add),
+        ReduceFn::Mean => i.fold(0, i64::wrapping_add) / n.max(1) as i64,
+        ReduceFn::Prod => i.fold(1, i64::wrapping_mul),
+        ReduceFn::Max => i.fold(i64::MIN, i64::max),
+        ReduceFn::Min => i.fold(i64::MAX, i64::min),
     }
 }
 

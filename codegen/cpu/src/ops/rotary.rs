@@ -26,7 +26,11 @@ fn angle_row(dims: &[usize], batch: usize, at: usize) -> usize {
 fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32], interleaved: bool) {
     let half = cos.len();
     for i in 0..half {
-        let (p, q) = if interleaved { (2 * i, 2 * i + 1) } else { (i, i + half) };
+        let (p, q) = if interleaved {
+            (2 * i, 2 * i + 1)
+        } else {
+            (i, i + half)
+        };
         let (a, b) = (head[p], head[q]);
         head[p] = a * cos[i] - b * sin[i];
         head[q] = b * cos[i] + a * sin[i];
@@ -51,7 +55,8 @@ pub(super) fn rotary(c: &Call<'_>, attrs: RotaryAttrs) -> Result<Vec<Bundle>> {
                 let (b, t) = ((at / width + i) / s, (at / width + i) % s);
                 let cos = &cos[angle_row(&cos_dims, b, t)..][..head / 2];
                 let sin = &sin[angle_row(&sin_dims, b, t)..][..head / 2];
-                row.chunks_mut(head).for_each(|h| rotate(h, cos, sin, attrs.interleaved));
+                row.chunks_mut(head)
+                    .for_each(|h| rotate(h, cos, sin, attrs.interleaved));
             }
             Ok(())
         })?;

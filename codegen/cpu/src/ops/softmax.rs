@@ -9,9 +9,12 @@ use qcc_ir::diag::Result;
 /// Elements that one task handles, about.
 const PIECE: usize = 1 << 13;
 
-/// `e^(x−m)/Σ e^(x−m)` in place.
+/// `e^(x−m)/Σ e^(x−m)` in place; a row of −∞ only becomes zeros.
 fn row(x: &mut [f32]) {
     let max = math::maximum(x);
+    if max == f32::NEG_INFINITY {
+        return x.fill(0.0);
+    }
     math::exp_shifted(x, max);
     let sum = math::sum(x);
     math::scale(x, (1.0 / sum) as f32);
@@ -43,9 +46,13 @@ fn strided(c: &Call<'_>, data: &mut [f32], n: usize, inner: usize) -> Result<()>
     c.threads.chunks(data, n * inner, |_, block| {
         let mut line = vec![0f32; n];
         for at in 0..inner {
-            line.iter_mut().enumerate().for_each(|(i, v)| *v = block[i * inner + at]);
+            line.iter_mut()
+                .enumerate()
+                .for_each(|(i, v)| *v = block[i * inner + at]);
             row(&mut line);
-            line.iter().enumerate().for_each(|(i, v)| block[i * inner + at] = *v);
+            line.iter()
+                .enumerate()
+                .for_each(|(i, v)| block[i * inner + at] = *v);
         }
         Ok(())
     })
