@@ -34,16 +34,16 @@ impl<'a> Mat<'a> {
         }
     }
 
-    /// From column `j` on.
-    fn from_col(self, j: usize) -> Self {
+    /// Without the first `j` columns.
+    fn skip_cols(self, j: usize) -> Self {
         Mat {
             start: self.start + j * self.col,
             ..self
         }
     }
 
-    /// From row `i` on.
-    fn from_row(self, i: usize) -> Self {
+    /// Without the first `i` rows.
+    fn skip_rows(self, i: usize) -> Self {
         Mat {
             start: self.start + i * self.row,
             ..self
@@ -159,8 +159,8 @@ pub(crate) fn gemm_exact(
         let len = piece.min(k - at);
         gemm(
             [m, n, len],
-            a.from_col(at),
-            b.from_row(at),
+            a.skip_cols(at),
+            b.skip_rows(at),
             &mut part,
             n,
             false,

@@ -76,7 +76,7 @@ pub(crate) fn tensor_floats<'a>(t: &'a Tensor, threads: &Threads) -> Result<Cow<
 /// Bytes of elements `at..at + len`; `at` is even for a 4-bit format.
 pub(crate) fn span(dtype: DType, at: usize, len: usize) -> std::ops::Range<usize> {
     let bits = dtype.bits() as usize;
-    at * bits / 8..(at + len) * bits / 8 + usize::from((at + len) * bits % 8 != 0)
+    at * bits / 8..(at + len) * bits / 8 + usize::from(!((at + len) * bits).is_multiple_of(8))
 }
 
 /// Decodes `out.len()` elements from the element `at` on.

@@ -39,7 +39,7 @@ fn refusal(text: &str, inputs: &[Tensor]) -> String {
 #[test]
 fn inputs_that_do_not_fit_are_refused_with_both_sides() {
     let (x, y) = (tensor(&[3, 32]), tensor(&[3, 8]));
-    let e = refusal(MLP, &[x.clone()]);
+    let e = refusal(MLP, std::slice::from_ref(&x));
     assert!(e.contains("1 inputs were given, 2 are needed"), "{e}");
     let half = random(&mut common::Rng(1), DType::F16, &[3, 32], (0, 1));
     let e = refusal(MLP, &[half, y.clone()]);

@@ -69,8 +69,7 @@ fn copy<const N: usize>(w: &Walk, from: &[u8], to: &mut [u8], threads: &Threads)
     }
     let rows = PIECE.div_ceil(last).max(1);
     threads.chunks(to, rows * last, |at, piece| {
-        let mut row = at / last;
-        for out in piece.chunks_mut(last) {
+        for (row, out) in (at / last..).zip(piece.chunks_mut(last)) {
             let (mut rest, mut src) = (row, w.start);
             for (n, s) in outer.iter().zip(&w.steps).rev() {
                 src += rest % n * s;
@@ -83,7 +82,6 @@ fn copy<const N: usize>(w: &Walk, from: &[u8], to: &mut [u8], threads: &Threads)
                     .enumerate()
                     .for_each(|(i, o)| *o = from[src + i * step]);
             }
-            row += 1;
         }
         Ok(())
     })

@@ -222,7 +222,7 @@ impl QuantRows<'_> {
 /// The stored codes `at..at + len`, beginning on a byte.
 fn aligned(d: DType, codes: &[u8], at: usize, len: usize) -> Result<Cow<'_, [u8]>> {
     let past = || crate::internal("codes past the end of an operand");
-    if d.bits() >= 8 || at % 2 == 0 {
+    if d.bits() >= 8 || at.is_multiple_of(2) {
         return Ok(Cow::Borrowed(codes.get(span(d, at, len)).ok_or_else(past)?));
     }
     let nibble = |i: usize| codes.get(i / 2).map_or(0, |b| b >> (i % 2 * 4) & 15);
