@@ -3,6 +3,7 @@
 //! [`build`] is the registry: it names the builder of each op. An op that a builder cannot serve
 //! is refused with the reason, which the ledger keeps.
 
+pub mod hard;
 pub mod map;
 pub mod rows;
 

@@ -98,7 +98,8 @@ impl<'k> Emitter<'k> {
         let (Some(f), Some(t)) = (from.dtype(), to.dtype()) else {
             return self.fail(stmt, "no numbers");
         };
-        if f == t {
+        let same_bits = f.is_int() && t.is_int() && f.bits() == t.bits() && f.bits() >= 32;
+        if f == t || (same_bits && sat == Sat::Wrap) {
             let image = self.image(stmt.args[0]);
             self.set(stmt.results[0], image);
             return Ok(());
@@ -110,7 +111,7 @@ impl<'k> Emitter<'k> {
             return self.pairs(stmt, &row.mnemonic);
         }
         if f == DType::Bool && t.is_int() && t.bits() >= 8 {
-            return self.from_truth(stmt);
+            return self.truth(stmt);
         }
         let lanes_apart = |ty: Ty| ty.lanes() == 1 || ty.dtype().is_some_and(|d| d.bits() >= 32);
         match scalar_row(f, t, round, sat) {
@@ -193,7 +194,7 @@ impl<'k> Emitter<'k> {
         out
     }
 
-    fn from_truth(&mut self, stmt: &'k Stmt) -> Emitted {
+    fn truth(&mut self, stmt: &'k Stmt) -> Emitted {
         let preds = self.regs(stmt.args[0]);
         let to = self.ty(stmt.results[0]);
         if to.lanes() > 1 && to.dtype().is_some_and(|d| d.bits() < 32) {

@@ -3,7 +3,7 @@
 use qcc_ir::DType;
 use qcc_ir::kernel::{Cache, Op, Order, Space, Stmt, Ty, Value};
 
-use super::emit::{Emitted, Emitter, Image};
+use super::emit::{Emitted, Emitter, Image, immediate};
 use super::regs::{Class, narrow};
 
 const fn space_word(space: Space) -> &'static str {
@@ -20,6 +20,15 @@ const fn scope_word(space: Space) -> &'static str {
         Space::Global | Space::ReadOnly => "gpu",
         Space::Shared => "cta",
         Space::Cluster => "cluster",
+    }
+}
+
+/// A 32-bit index as a 64-bit one.
+fn extended(bits: u64, signed: bool) -> i64 {
+    if signed {
+        i64::from(bits as i32)
+    } else {
+        i64::from(bits as u32)
     }
 }
 
@@ -77,28 +86,27 @@ impl<'k> Emitter<'k> {
         let index = self.operand(stmt.args[1]);
         let wide = index_ty.bits() == 64;
         let signed = index_ty.dtype() == Some(DType::I32);
-        if space.address_bits() == 32 {
-            let index = if wide {
-                self.narrow_index(stmt.args[1])
-            } else {
-                index
-            };
-            let reg = self.define1(stmt.results[0]);
-            self.line(format!("mad.lo.s32 {reg}, {index}, {bytes}, {base}"));
-            return Ok(());
-        }
+        let short = space.address_bits() == 32;
+        let index = if short && wide {
+            self.narrow_index(stmt.args[1])
+        } else {
+            index
+        };
         let constant = self.constant(stmt.args[1]);
         let reg = self.define1(stmt.results[0]);
+        let kind = if short { "s32" } else { "s64" };
         if let Some(bits) = constant {
-            let i = if signed {
-                i64::from(bits as i32)
+            let i = if index_ty.bits() == 32 {
+                extended(bits, signed)
             } else {
                 bits as i64
             };
             let offset = i.wrapping_mul(i64::from(bytes));
-            self.line(format!("add.s64 {reg}, {base}, {offset}"));
-        } else if wide {
-            self.line(format!("mad.lo.s64 {reg}, {index}, {bytes}, {base}"));
+            self.line(format!("add.{kind} {reg}, {base}, {offset}"));
+        } else if bytes == 1 && (short || wide) {
+            self.line(format!("add.{kind} {reg}, {base}, {index}"));
+        } else if short || wide {
+            self.line(format!("mad.lo.{kind} {reg}, {index}, {bytes}, {base}"));
         } else {
             let kind = if signed { "s32" } else { "u32" };
             self.line(format!("mad.wide.{kind} {reg}, {index}, {bytes}, {base}"));
@@ -108,6 +116,9 @@ impl<'k> Emitter<'k> {
 
     /// A 64-bit index into shared memory: its low word.
     fn narrow_index(&mut self, v: Value) -> String {
+        if let Some(bits) = self.constant(v) {
+            return immediate(bits & 0xffff_ffff);
+        }
         let wide = self.reg(v);
         let low = self.fresh(Class::Word);
         self.line(format!("cvt.u32.u64 {low}, {wide}"));

@@ -65,9 +65,10 @@ pub(super) fn layout(ty: Ty) -> (Class, usize) {
             lanes,
         } => (Class::Pred, usize::from(lanes)),
         Ty::Val { dtype, lanes } if dtype.bits() == 64 => (Class::Double, usize::from(lanes)),
-        Ty::Val { dtype, lanes: 1 } if matches!(dtype, DType::F16 | DType::BF16) => {
-            (Class::Half, 1)
-        }
+        Ty::Val {
+            dtype: DType::F16 | DType::BF16,
+            lanes: 1,
+        } => (Class::Half, 1),
         Ty::Val { lanes, .. } if bits == 16 && lanes > 1 => (Class::Half, 1),
         Ty::Val { .. } if bits <= 32 => (Class::Word, 1),
         Ty::Val { .. } => (Class::Word, bits as usize / 32),

@@ -203,12 +203,18 @@ impl KernelBuilder {
 
     /// `a + v`, `v` a constant of the type of `a`.
     pub fn add_imm(&mut self, a: Value, v: i64) -> Value {
+        if v == 0 {
+            return a;
+        }
         let b = self.int_like(a, v);
         self.add(a, b)
     }
 
     /// `a * v`, `v` a constant of the type of `a`.
     pub fn mul_imm(&mut self, a: Value, v: i64) -> Value {
+        if v == 1 {
+            return a;
+        }
         let b = self.int_like(a, v);
         self.mul(a, b)
     }
