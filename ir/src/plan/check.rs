@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, Arg, Plan, Port, Step, TargetSection, WeightEntry};
+use super::{Action, Arg, Plan, Step, TargetSection, WeightEntry};
 use crate::diag::{Class, Diagnostic, Result};
 
 impl Plan {
@@ -88,6 +88,14 @@ impl Plan {
             let text = format!("module `{}` does not exist", section.module);
             return bad(text).map_err(place);
         }
+        if !section.outputs.is_empty() && section.outputs.len() != self.outputs.len() {
+            let text = format!(
+                "{} outputs are written, the plan has {}",
+                section.outputs.len(),
+                self.outputs.len()
+            );
+            return bad(text).map_err(place);
+        }
         unique("kernel", section.kernels.iter().map(|k| k.name.as_str())).map_err(place)?;
         let buffers = section.arena.buffers.iter().map(|b| b.value.as_str());
         unique("buffer", buffers).map_err(place)?;
@@ -129,10 +137,9 @@ impl Plan {
         for arg in args {
             match arg {
                 Arg::Value(name) => {
-                    let named = |p: &Port| p.name == *name;
                     let found = section.arena.buffers.iter().any(|b| b.value == *name)
-                        || self.inputs.iter().any(named)
-                        || self.outputs.iter().any(named);
+                        || self.inputs.iter().any(|p| p.name == *name)
+                        || section.outputs.contains(name);
                     if !found {
                         return bad(format!("value `{name}` has no buffer"));
                     }

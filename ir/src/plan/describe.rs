@@ -153,6 +153,7 @@ impl TargetSection {
             min_driver: None,
             steps: step_names(entry(module)?).map(Step::cpu).collect(),
             arena: Arena::default(),
+            outputs: Vec::new(),
             kernels: Vec::new(),
         })
     }

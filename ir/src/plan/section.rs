@@ -20,6 +20,10 @@ pub struct TargetSection {
     pub steps: Vec<Step>,
     /// Where intermediate values live.
     pub arena: Arena,
+    /// By position, the name under which launches write each output (its value's name in the
+    /// module, or that of the value of which it is a reshape); none for CPU targets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<String>,
     /// The kernels that the steps launch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kernels: Vec<Kernel>,

@@ -62,7 +62,7 @@ pub(super) fn other_version(found: FormatVersion) -> Diagnostic {
     Diagnostic::error(404, Class::Input, text).hint(hint)
 }
 
-pub(super) fn malformed(what: impl Display) -> Diagnostic {
+pub(crate) fn malformed(what: impl Display) -> Diagnostic {
     Diagnostic::error(405, Class::Input, format!("the plan is malformed: {what}"))
         .hint(COMPILE_AGAIN)
 }
@@ -72,7 +72,7 @@ pub(super) fn over_limit(what: &str, found: u64, limit: u64) -> Diagnostic {
     Diagnostic::error(407, Class::Input, text)
 }
 
-pub(super) fn contradicts(what: impl Display) -> Diagnostic {
+pub(crate) fn contradicts(what: impl Display) -> Diagnostic {
     let text = format!("the plan contradicts itself: {what}");
     Diagnostic::error(408, Class::Input, text).hint(COMPILE_AGAIN)
 }

@@ -30,7 +30,7 @@ mod archive;
 mod bytes;
 mod container;
 mod disk;
-mod error;
+pub(crate) mod error;
 mod hash;
 mod header;
 mod reader;

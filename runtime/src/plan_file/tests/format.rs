@@ -115,7 +115,7 @@ fn weights_come_in_the_order_of_the_manifest() {
 #[test]
 fn contradictions_in_the_manifest_are_refused() {
     type Change = fn(&mut Plan);
-    let cases: [(Change, &str); 14] = [
+    let cases: [(Change, &str); 16] = [
         (|p| p.symbols[0].max = 0, "ranges from 1 to 0"),
         (
             |p| p.symbols.push(symbol("N", 1, 2)),
@@ -140,6 +140,14 @@ fn contradictions_in_the_manifest_are_refused() {
         (
             |p| p.targets[1].arena.buffers.clear(),
             "value `scratch` has no buffer",
+        ),
+        (
+            |p| p.targets[1].outputs.clear(),
+            "value `product` has no buffer",
+        ),
+        (
+            |p| p.targets[1].outputs.push("y".to_string()),
+            "2 outputs are written, the plan has 1",
         ),
         (|p| p.targets[1].steps[0].run.clear(), "no way to run it"),
         (

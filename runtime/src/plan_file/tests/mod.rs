@@ -133,6 +133,7 @@ fn cpu_section() -> TargetSection {
         min_driver: None,
         steps: vec![Step::cpu("y")],
         arena: Arena::default(),
+        outputs: Vec::new(),
         kernels: Vec::new(),
     }
 }
@@ -152,6 +153,7 @@ fn gpu_section() -> TargetSection {
             Arg::Value("x".to_string()),
             weight.clone(),
             Arg::Value("scratch".to_string()),
+            Arg::Value("product".to_string()),
             Arg::Dim {
                 expr: "N".to_string(),
                 dtype: DType::U32,
@@ -179,6 +181,7 @@ fn gpu_section() -> TargetSection {
                 bytes: "4*N".to_string(),
             }],
         },
+        outputs: vec!["product".to_string()],
         kernels: vec![Kernel {
             name: "gemm".to_string(),
             arch: "sm_80".to_string(),
