@@ -1,6 +1,7 @@
 //! What the user asked for, as far as passes are concerned.
 
 use crate::quantize::Scheme;
+use qcc_ir::DType;
 
 /// How activations are quantized in front of a quantized layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -34,6 +35,8 @@ pub struct Options {
     /// How far activations are smoothed into weights: the exponent of SmoothQuant, from 0 (all
     /// difficulty stays in the activations) to 1; `None` for not at all. Needs calibration data.
     pub smooth: Option<f32>,
+    /// How float activations and weights are stored; `None` leaves them as the model has them.
+    pub float: Option<DType>,
     /// Constant folding makes no constant of more than this many bytes.
     pub fold_budget: u64,
 }
@@ -47,6 +50,7 @@ impl Default for Options {
             exclude: Vec::new(),
             overrides: Vec::new(),
             smooth: None,
+            float: None,
             fold_budget: 1 << 20,
         }
     }

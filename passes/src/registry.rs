@@ -4,6 +4,7 @@ use crate::canonicalize::Canonicalize;
 use crate::cse::Cse;
 use crate::dce::Dce;
 use crate::fold_constants::FoldConstants;
+use crate::narrow_floats::NarrowFloats;
 use crate::pass::Pass;
 use crate::quantize::Quantize;
 use crate::smooth::Smooth;
@@ -19,6 +20,7 @@ const PASSES: &[(&str, Constructor)] = &[
     ("cse", || Box::new(Cse)),
     ("dce", || Box::new(Dce)),
     ("fold-constants", || Box::new(FoldConstants)),
+    ("narrow-floats", || Box::new(NarrowFloats)),
     ("quantize", || Box::new(Quantize)),
     ("smooth", || Box::new(Smooth)),
 ];

@@ -284,6 +284,17 @@ impl<'m> Rewriter<'m> {
     /// Adds an op that takes the place of `op`: its result types, names and location.
     pub(crate) fn put(&mut self, op: &Op, kind: OpKind, operands: &[ValueId]) -> Vec<ValueId> {
         let types = op.results.iter().map(|r| self.src.ty(*r).clone()).collect();
+        self.put_as(op, kind, operands, types)
+    }
+
+    /// As [`Rewriter::put`] with other result types. Whoever changes types sees to every reader.
+    pub(crate) fn put_as(
+        &mut self,
+        op: &Op,
+        kind: OpKind,
+        operands: &[ValueId],
+        types: Vec<TensorType>,
+    ) -> Vec<ValueId> {
         let names: Vec<&str> = op
             .results
             .iter()

@@ -1,0 +1,62 @@
+//! The order of the passes, each with its reason.
+
+use crate::pass::Pass;
+use crate::registry::find;
+use qcc_ir::diag::Result;
+
+/// A pass by name and why it stands where it does.
+pub type Step = (&'static str, &'static str);
+
+/// From an imported model to the float module in normal form: what is calibrated, quantized and
+/// compared with.
+pub const PREPARE: &[Step] = &[
+    (
+        "fold-constants",
+        "exporters spell sizes and epsilons as subgraphs",
+    ),
+    (
+        "canonicalize",
+        "one spelling for the recognisers and all that follows",
+    ),
+    (
+        "fold-constants",
+        "what canonicalization left of biases and scales",
+    ),
+    ("cse", "exporters repeat masks and tables for each layer"),
+    (
+        "dce",
+        "nothing that no result needs is calibrated or compiled",
+    ),
+];
+
+/// From the float module to the one that is compiled.
+pub const QUANTIZE: &[Step] = &[
+    ("smooth", "before codes are computed from the weights"),
+    ("quantize", "on float weights of full precision"),
+    (
+        "narrow-floats",
+        "what stayed float, once codes have been taken from f32",
+    ),
+    ("cse", "casts and scales of one value"),
+    ("dce", "float weights that are codes now"),
+];
+
+/// The passes of some steps.
+///
+/// # Errors
+/// When a step names no pass.
+pub fn passes(steps: &[Step]) -> Result<Vec<Box<dyn Pass>>> {
+    steps.iter().map(|(name, _)| find(name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_exists() {
+        for steps in [PREPARE, QUANTIZE] {
+            assert_eq!(passes(steps).unwrap().len(), steps.len());
+        }
+    }
+}
