@@ -130,3 +130,39 @@ fn damaged_weights_before_they_are_used() {
     let refusal = Engine::new(file.into(), Device::Cpu(Threads::single()));
     refused(&refusal.map(|_| ()).unwrap_err(), "Q0403", &["`fc.w`"]);
 }
+
+#[test]
+fn a_forged_module_gives_an_error_or_an_engine() {
+    let m = module(TEXT);
+    let (plan, text) = (plan(&m), m.to_string());
+    let mut state = 1u64;
+    let mut below = |n: usize| {
+        // xorshift64, Marsaglia 2003
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % n as u64) as usize
+    };
+    let (mut ran, mut refused) = (0, 0);
+    for _ in 0..1000 {
+        let mut forged = text.clone().into_bytes();
+        for _ in 0..1 + below(3) {
+            let at = below(forged.len());
+            forged[at] = b"0123456789-\"[]{},:%@nxyzqpfi"[below(28)];
+        }
+        let forged = String::from_utf8(forged).unwrap();
+        match engine_of(file(&m, &plan, &forged), 1) {
+            Err(_) => refused += 1,
+            Ok(engine) => {
+                let [ids, gain] = inputs(2);
+                // It may run or fail, but it must come back.
+                let _ = engine.session().run(&[("ids", &ids), ("gain", &gain)]);
+                ran += 1;
+            }
+        }
+    }
+    assert!(
+        ran > 0 && refused > 100,
+        "{ran} ran, {refused} were refused"
+    );
+}

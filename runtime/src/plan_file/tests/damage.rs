@@ -55,14 +55,10 @@ fn every_bit_of_a_small_file_counts() {
 fn random_flips_in_a_large_file_are_refused() {
     let bytes = Sample::new(2500).file(usize::MAX);
     let mut copy = bytes.clone();
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for _ in 0..500 {
-        // xorshift64, Marsaglia 2003
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        let offset = (state % bytes.len() as u64) as usize;
-        copy[offset] ^= 1 << (state >> 61);
+        let offset = random.below(bytes.len());
+        copy[offset] ^= 1 << random.below(8);
         refused(&copy, offset);
         copy[offset] = bytes[offset];
     }
@@ -272,4 +268,59 @@ fn texts_must_be_utf8_and_hashes_must_come_last() {
     });
     let d = open(&renamed, Verify::Lazy).unwrap_err();
     assert!(d.message().contains("must come last"), "{d}");
+}
+
+#[test]
+fn a_forged_header_or_manifest_gives_an_error_or_a_plan() {
+    let bytes = Sample::new(2).file(usize::MAX);
+    let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = Header::parse(&bytes[8..8 + len]).unwrap();
+    let manifest = 8 + len + header.entries[0].end() as usize;
+    let json = 8..8 + header_text_len(&bytes[8..8 + len]);
+    let (mut opened, mut refused) = (0, 0);
+    let mut random = Random(1);
+    for i in 0..4000 {
+        let mut copy = bytes.clone();
+        let forged = if i % 2 == 0 {
+            8 + len..manifest
+        } else {
+            json.clone()
+        };
+        for _ in 0..1 + random.below(3) {
+            let at = forged.start + random.below(forged.len());
+            copy[at] = b"0123456789-\"[]{},:aex"[random.below(21)];
+        }
+        // A header that can still be read gets fitting hashes, so that the checks behind the
+        // hashes are met.
+        if forged.start > 8 {
+            copy = with_header(&copy, |_| ());
+        }
+        match open(&copy, Verify::Full) {
+            Ok(_) => opened += 1,
+            Err(d) => {
+                assert!(d.code().starts_with("Q04"), "{d}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(
+        opened > 0 && refused > 2000,
+        "{opened} opened, {refused} refused"
+    );
+}
+
+fn header_text_len(padded: &[u8]) -> usize {
+    padded.trim_ascii_end().len()
+}
+
+/// xorshift64, Marsaglia 2003.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % n as u64) as usize
+    }
 }
