@@ -34,7 +34,7 @@ pub(crate) mod codes {
     pub(crate) const RETURN: u16 = 313;
     /// An expression names a step or function that does not exist.
     pub(crate) const STEP: u16 = 314;
-    /// There are more errors than are reported.
+    /// There may be more errors than are reported.
     pub(crate) const MORE: u16 = 315;
 }
 
@@ -89,6 +89,11 @@ impl Cursor {
         self.errors.len() >= MAX_ERRORS
     }
 
+    /// Whether the next token is the first on its line.
+    pub(crate) fn at_line_start(&self) -> bool {
+        self.token().first
+    }
+
     /// The errors in the order of the text, at most [`MAX_ERRORS`] and a note about the rest.
     pub(crate) fn into_errors(mut self) -> Vec<Diagnostic> {
         let key = |d: &Diagnostic| -> (u32, u32) {
@@ -98,9 +103,9 @@ impl Cursor {
             })
         };
         self.errors.sort_by_key(key);
-        if self.errors.len() > MAX_ERRORS {
+        if self.errors.len() >= MAX_ERRORS {
             self.errors.truncate(MAX_ERRORS);
-            let note = format!("more than {MAX_ERRORS} errors; the rest is not listed");
+            let note = format!("stopped after {MAX_ERRORS} errors");
             self.errors
                 .push(Diagnostic::error(codes::MORE, Class::Input, note));
         }
@@ -323,8 +328,8 @@ impl Cursor {
     }
 
     /// Goes on after a failure in what began at `mark`: to the next line whose first token
-    /// `begins` something. Gives the names that the skipped text would have defined: `@name:`
-    /// and `%name:`.
+    /// `begins` something. Gives the names that the skipped text would have defined: `@name`
+    /// and `%name` before a colon or at the beginning of a line.
     pub(crate) fn recover(
         &mut self,
         mark: usize,
@@ -337,8 +342,10 @@ impl Cursor {
         }
         let (mut globals, mut values) = (Vec::new(), Vec::new());
         let skipped = self.tokens.get(mark..self.at).unwrap_or_default();
-        for w in skipped.windows(2).filter(|w| w[1].tok == Tok::Punct(":")) {
-            match &w[0].tok {
+        for (i, t) in skipped.iter().enumerate() {
+            let colon = skipped.get(i + 1).map(|t| &t.tok) == Some(&Tok::Punct(":"));
+            match &t.tok {
+                _ if !colon && !t.first => {}
                 Tok::Global(n) => globals.push(n.clone()),
                 Tok::Value(n) => values.push(n.clone()),
                 _ => {}

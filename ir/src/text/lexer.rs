@@ -96,6 +96,14 @@ impl Lexer<'_> {
         rest.next()
     }
 
+    /// At a `/`: whether a comment begins, not a division.
+    fn begins_comment(&self) -> bool {
+        let mut rest = self.chars.clone();
+        rest.next();
+        rest.next() == Some('/')
+            && (self.brackets == 0 || rest.next().is_none_or(char::is_whitespace))
+    }
+
     fn bump(&mut self) -> Option<char> {
         let c = self.chars.next()?;
         if c == '\n' {
@@ -117,7 +125,7 @@ impl Lexer<'_> {
 
     fn skip_space(&mut self) {
         while let Some(c) = self.peek() {
-            if c == '/' && self.brackets == 0 && self.second() == Some('/') {
+            if c == '/' && self.begins_comment() {
                 while self.peek().is_some_and(|c| c != '\n') {
                     self.bump();
                 }
@@ -325,7 +333,7 @@ mod tests {
     #[test]
     fn brackets_divide_and_lines_end_them() {
         assert_eq!(
-            show("[n//2 % 3\n // c\n%a"),
+            show("[n//2 % 3 // c\n // c\n%a"),
             r#"Punct("[") Word("n") Punct("//") Number("2") Punct("%") Number("3") Value("a") End"#
         );
     }

@@ -6,8 +6,9 @@
 //! 12  0.5  1e-5  0x7fc00000             numbers          -> .. // and single characters
 //! ```
 //!
-//! `//` begins a comment and `%` a value, except inside a `[` opened on the same line: there
-//! they divide and take remainders, because sizes are written in brackets.
+//! `//` begins a comment and `%` a value, except inside a `[` opened on the same line, because
+//! sizes are written in brackets: there `%` takes the remainder, and `//` divides unless a space
+//! follows it.
 
 mod cursor;
 mod lexer;

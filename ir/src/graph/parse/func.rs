@@ -2,8 +2,8 @@
 //!
 //! Ops are read first and their operands looked up afterwards, when every name is known.
 
+use super::Weights;
 use super::types::tensor_type;
-use super::{Weights, is_item};
 use crate::diag::Result;
 use crate::graph::attrs::{attrs, prototype};
 use crate::graph::module::{Def, Func, Loc, Op, OpId, Value, ValueId, WeightId};
@@ -164,10 +164,11 @@ fn body(c: &mut Cursor, weights: &Weights) -> Result<Body> {
     while !c.gives_up() {
         let mark = c.mark();
         let done = match c.peek() {
+            Tok::Value(_) if !c.at_line_start() => Err(c.expected("the end of the line")),
             Tok::Value(_) => op(c, weights).map(|o| body.ops.push(o)),
             Tok::Word(w) if w == "return" => return_values(c).map(|r| body.returned = Some(r)),
             // The next item, or nothing more: the function was not closed.
-            Tok::Word(w) if is_item(w) => {
+            Tok::Word(w) if matches!(w.as_str(), "func" | "weight" | "dim") => {
                 c.report(c.expected("an op, `return` or `}`"));
                 return Ok(body);
             }
@@ -181,10 +182,13 @@ fn body(c: &mut Cursor, weights: &Weights) -> Result<Body> {
             Ok(()) => {}
             Err(d) => {
                 c.report(d);
+                // A brace that begins a line closes the function, whatever was wrong before.
+                if !c.at_line_start() || *c.peek() != Tok::Punct("}") {
+                    body.poisoned.extend(c.recover(mark, |_| true).1);
+                }
                 if c.eat("}") || *c.peek() == Tok::End {
                     return Ok(body);
                 }
-                body.poisoned.extend(c.recover(mark, |_| true).1);
             }
         }
     }

@@ -25,9 +25,10 @@
 //! ```
 //!
 //! An integer is an `int` step and a number with a point, an exponent, `inf` or bits is a float
-//! one. A minus before a term negates the whole term. Line ends mean nothing to the grammar;
-//! after an error the parser goes on at the next line. Names are looked up per function, so an
-//! operand may stand before its definition: that is for the verifier to refuse.
+//! one. A minus before a term negates the whole term. An op begins a line; otherwise line ends
+//! mean nothing, except that after an error the parser goes on at the next line. Names are looked
+//! up per function, so an operand may stand before its definition: that is for the verifier to
+//! refuse. In brackets, a division is written without a space after it (`n//2`).
 
 mod dims;
 mod expr;
@@ -97,17 +98,15 @@ fn items(c: &mut Cursor, m: &mut Module) {
         if let Err(d) = done {
             c.report(d);
             // A weight that could not be read is no further error where it is used.
-            let names = c
-                .recover(mark, |t| matches!(t, Tok::Word(w) if is_item(w)))
-                .0;
+            let names = c.recover(mark, begins_item).0;
             weights.extend(names.into_iter().map(|n| (n, WeightId(0))));
         }
     }
 }
 
-/// The words that begin an item; no line within a function begins with one.
-fn is_item(word: &str) -> bool {
-    matches!(word, "dim" | "weight" | "func")
+/// Whether a line that begins so is no line of a function.
+fn begins_item(t: &Tok) -> bool {
+    matches!(t, Tok::Word(w) if w != "return")
 }
 
 fn symbol(c: &mut Cursor) -> Result<Symbol> {
