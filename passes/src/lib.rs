@@ -28,6 +28,7 @@ mod canonicalize;
 mod cse;
 mod dce;
 mod fold_constants;
+mod layer_errors;
 mod manager;
 mod narrow_floats;
 mod options;
@@ -43,6 +44,7 @@ mod testing;
 mod weights;
 
 pub use calibrate::{Calibrator, Point, calibration_points};
+pub use layer_errors::{LayerError, layer_errors};
 pub use manager::{Manager, Observer, Outcome, PassRun};
 pub use options::{ActMode, Options};
 pub use pass::{Pass, PassContext};

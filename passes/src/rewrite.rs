@@ -27,6 +27,8 @@ pub(crate) struct Rewriter<'m> {
     pub(crate) module: Module,
     /// The function that is written.
     pub(crate) b: Builder,
+    /// Further results of the new function.
+    pub(crate) more_results: Vec<(String, ValueId)>,
     users: Vec<Vec<OpId>>,
     map: Vec<Option<ValueId>>,
     wishes: Vec<Wish>,
@@ -218,6 +220,7 @@ impl<'m> Rewriter<'m> {
             src,
             module,
             b: Builder::new(src.name.clone()),
+            more_results: Vec::new(),
             users,
             map: vec![None; src.values.len()],
             wishes: Vec::new(),
@@ -259,6 +262,11 @@ impl<'m> Rewriter<'m> {
             .results
             .iter()
             .map(|(name, v)| (name.as_str(), self.get(*v)))
+            .chain(
+                self.more_results
+                    .iter()
+                    .map(|(name, v)| (name.as_str(), *v)),
+            )
             .collect();
         (self.b.finish(results), self.module, self.wishes)
     }
@@ -452,5 +460,102 @@ impl<'m> Rewriter<'m> {
             } => Some((weight, self.module.weight(weight))),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{module, values};
+    use qcc_ir::eval::weight_tensor;
+    use qcc_ir::expr::UnaryFn;
+
+    const TEXT: &str = r#"weight @w: f32[2] = [1.0, 2.0]
+        func @main(%x: f32[2]) -> (a: f32[2], b: f32[2]) {
+          %w: f32[2] = const @w
+          %a: f32[2] = add %x, %w @"Add"
+          %b: f32[2] = mul %x, %w @"Mul"
+          return %a, %b
+        }"#;
+
+    fn halved() -> Transform {
+        Transform::Scale {
+            axis: 0,
+            factors: vec![0.5, 0.5].into(),
+            divide: false,
+            dtype: qcc_ir::DType::F32,
+        }
+    }
+
+    /// Halves the constant on the right of the binary ops for which `pick` holds.
+    fn halve(m: &Module, pick: fn(&Op) -> bool) -> Rewritten {
+        rewrite(m, &mut |rw: &mut Rewriter<'_>, op: &Op| {
+            if !matches!(op.kind, OpKind::Binary(_)) || !pick(op) {
+                return Ok(None);
+            }
+            let operands = [
+                rw.get(op.operands[0]),
+                rw.derived(op.operands[1], halved())?,
+            ];
+            Ok(Some(rw.put(op, op.kind.clone(), &operands)))
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn a_derived_constant_takes_the_names_of_one_that_is_gone() {
+        let out = halve(&module(TEXT), |_| true);
+        assert_eq!(out.replaced, 2);
+        let text = TEXT.replace("[1.0, 2.0]", "extern");
+        assert_eq!(out.module.to_string(), module(&text).to_string());
+        let w = weight_tensor(&out.module.weights[0]).unwrap();
+        assert_eq!(values(&w), [0.5, 1.0]);
+    }
+
+    #[test]
+    fn a_derived_constant_beside_its_source_has_a_name_of_its_own() {
+        let out = halve(&module(TEXT), |op| op.loc.nodes == ["Mul"]);
+        let names: Vec<&str> = out.module.weights.iter().map(|w| w.name.as_str()).collect();
+        assert_eq!(names, ["w", "w.1"]);
+        assert!(qcc_ir::graph::verify(&out.module).is_empty());
+    }
+
+    #[test]
+    fn an_error_is_at_the_op() {
+        let e = rewrite(
+            &module(TEXT),
+            &mut |_: &mut Rewriter<'_>, op: &Op| match op.kind {
+                OpKind::Binary(_) => Err(Diagnostic::error(1, Class::Internal, "no")),
+                _ => Ok(None),
+            },
+        );
+        assert_eq!(e.err().unwrap().place(), Some("Add"));
+    }
+
+    #[test]
+    fn only_constants_have_derived_ones() {
+        let e = rewrite(
+            &module(TEXT),
+            &mut |rw: &mut Rewriter<'_>, op: &Op| match op.operands.first() {
+                Some(x) => Ok(Some(vec![rw.derived(*x, halved())?])),
+                None => Ok(None),
+            },
+        );
+        assert_eq!(e.err().unwrap().code(), "Q0912");
+    }
+
+    #[test]
+    fn further_results_come_last() {
+        let out = rewrite(&module(TEXT), &mut |rw: &mut Rewriter<'_>, op: &Op| {
+            if op.loc.nodes == ["Add"] {
+                let x = rw.get(op.operands[0]);
+                let n = rw.b.unary(UnaryFn::Neg, x)?;
+                rw.more_results.push(("n".into(), n));
+            }
+            Ok(None)
+        });
+        let m = out.unwrap().module;
+        let names: Vec<&str> = m.funcs[0].results.iter().map(|(n, _)| n.as_str()).collect();
+        assert_eq!(names, ["a", "b", "n"]);
     }
 }

@@ -50,12 +50,9 @@ impl Pass for Quantize {
 
     fn run(&self, module: &Module, ctx: &mut PassContext<'_>) -> Result<Module> {
         let assigned = assign(module, ctx)?;
-        let mut layers = Layers::default();
-        for a in assigned {
-            a.decisions.into_iter().for_each(|d| ctx.ledger.record(d));
-            if let Some(q) = a.choice {
-                layers.choices.insert(a.site.op, q);
-            }
+        let mut layers = Layers::new(&assigned);
+        for d in assigned.into_iter().flat_map(|a| a.decisions) {
+            ctx.ledger.record(d);
         }
         Ok(rewrite(module, &mut layers)?.module)
     }
@@ -63,7 +60,7 @@ impl Pass for Quantize {
 
 /// Rebuilds the chosen layers of the entry function.
 #[derive(Default)]
-struct Layers {
+pub(crate) struct Layers {
     choices: HashMap<OpId, Quantized>,
     /// Functions entered so far.
     funcs: usize,
@@ -85,16 +82,36 @@ impl Rule for Layers {
         let Some(q) = choice.copied() else {
             return Ok(None);
         };
-        let mut operands = rw.operands(op);
-        if let Some(a) = &q.acts {
-            operands[0] = self.activation(rw, op.operands[0], a);
-        }
-        operands[1] = self.weight(rw, op.operands[1], &q)?;
+        let operands = self.operands(rw, op, &q)?;
         Ok(Some(rw.put(op, op.kind.clone(), &operands)))
     }
 }
 
 impl Layers {
+    /// The layers for which quantization was chosen.
+    pub(crate) fn new(assigned: &[Assigned]) -> Self {
+        let chosen = assigned.iter().filter_map(|a| Some((a.site.op, a.choice?)));
+        Layers {
+            choices: chosen.collect(),
+            ..Layers::default()
+        }
+    }
+
+    /// The operands of a layer in their quantized form.
+    pub(crate) fn operands(
+        &mut self,
+        rw: &mut Rewriter<'_>,
+        op: &Op,
+        q: &Quantized,
+    ) -> Result<Vec<ValueId>> {
+        let mut operands = rw.operands(op);
+        if let Some(a) = &q.acts {
+            operands[0] = self.activation(rw, op.operands[0], a);
+        }
+        operands[1] = self.weight(rw, op.operands[1], q)?;
+        Ok(operands)
+    }
+
     fn activation(&mut self, rw: &mut Rewriter<'_>, x: ValueId, a: &Acts) -> ValueId {
         let from = rw.src.ty(x);
         let q = a.spec.quant_type(from.rank(), a.scale.is_none());
