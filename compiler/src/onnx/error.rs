@@ -19,6 +19,9 @@
 //! | Q0114 | the graph is inconsistent (undefined or redefined value, missing input) |
 //! | Q0115 | a node's operands do not fit it (type, rank, shape) |
 //! | Q0116 | a shape depends on run-time data in a way that is not supported |
+//! | Q0117 | a node was not looked at because one that it reads from is not supported |
+//! | Q0118 | a size was given for a dimension that the model does not have |
+//! | Q0119 | (warning) the compiled model accepts fewer shapes than the model declares |
 
 use qcc_ir::diag::{Class, Diagnostic};
 
@@ -26,6 +29,8 @@ pub(super) const FILE: u16 = 100;
 pub(super) const MALFORMED: u16 = 101;
 pub(super) const LIMIT: u16 = 102;
 pub(super) const MODEL: u16 = 103;
+pub(super) const OPERATOR: u16 = 104;
+pub(super) const ATTRIBUTE: u16 = 105;
 pub(super) const EXTERNAL_PATH: u16 = 106;
 pub(super) const EXTERNAL_RANGE: u16 = 107;
 pub(super) const EXTERNAL_ENTRY: u16 = 108;
@@ -34,6 +39,12 @@ pub(super) const TENSOR_DATA: u16 = 110;
 pub(super) const TENSOR_DIMS: u16 = 111;
 pub(super) const TENSOR_STORAGE: u16 = 112;
 pub(super) const ELEM_TYPE: u16 = 113;
+pub(super) const GRAPH: u16 = 114;
+pub(super) const OPERAND: u16 = 115;
+pub(super) const DYNAMIC: u16 = 116;
+pub(super) const BLOCKED: u16 = 117;
+pub(super) const SYMBOL: u16 = 118;
+pub(super) const NARROWED: u16 = 119;
 
 /// The model is malformed or inconsistent.
 pub(super) fn input(number: u16, message: impl Into<String>) -> Diagnostic {

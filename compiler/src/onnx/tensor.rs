@@ -5,8 +5,12 @@
 //! stored before anything is read or allocated. The result is little-endian and packed as in
 //! `raw_data`: 4-bit elements low nibble first, 2-bit low bits first, 6-bit as a bit stream.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use bytes::Bytes;
 use qcc_ir::diag::{Diagnostic, Result};
+use qcc_ir::graph::WeightBytes;
 
 use super::elem::{self, ElemType};
 use super::error::{self, input, unsupported};
@@ -14,7 +18,7 @@ use super::external::{ExternalFiles, Range};
 use super::proto::TensorProto;
 
 /// A constant of the model.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Tensor {
     name: String,
     elem: ElemType,
@@ -38,9 +42,37 @@ impl Tensor {
         &self.dims
     }
 
+    /// A FLOAT tensor without a name; `values` are as many as `dims` say.
+    pub(super) fn floats(dims: &[u64], values: &[f32]) -> Result<Tensor> {
+        Ok(Tensor {
+            name: String::new(),
+            elem: elem_type(1)?,
+            dims: dims.to_vec(),
+            data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        })
+    }
+
+    /// The same tensor under another name.
+    pub(super) fn renamed(mut self, name: &str) -> Tensor {
+        self.name = name.to_string();
+        self
+    }
+
     /// The elements, row-major, little-endian and packed.
     pub fn data(&self) -> &[u8] {
         &self.data
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{:?}", self.name, self.elem.name(), self.dims)
+    }
+}
+
+impl WeightBytes for Tensor {
+    fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+        Ok(Cow::Borrowed(&self.data))
     }
 }
 
