@@ -120,6 +120,7 @@ pub(super) fn attention(s: &mut Scope, n: &Node) -> Result<Vec<Val>> {
         heads: q.count,
         kv_heads: k.count,
         scale: scale.to_bits(),
+        mask: operands.len() > 3,
         causal,
     };
     let y =
