@@ -1,0 +1,179 @@
+//! The result of a launch as numbers, text and JSON.
+
+use std::fmt;
+
+use crate::count::Counters;
+use crate::exec::Machine;
+use crate::isa::Class;
+
+/// What a launch did; all zero when counting was off.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// Kernel.
+    pub kernel: String,
+    /// Blocks executed.
+    pub blocks: u64,
+    /// Rounds that `sms` multiprocessors need for the blocks, one block on each at a time.
+    pub waves: u64,
+    /// Warp instructions by class, in the order of [`Class::NAMES`].
+    pub warp_instructions: [u64; Class::COUNT],
+    /// Lane instructions by class.
+    pub lane_instructions: [u64; Class::COUNT],
+    /// Multiply-adds of tensor instructions.
+    pub tensor_macs: u64,
+    /// Bytes of different 32-byte sectors read.
+    pub dram_read: u64,
+    /// Bytes of different 32-byte sectors written.
+    pub dram_written: u64,
+    /// Bytes of sectors moved from L2 to the multiprocessors, request by request.
+    pub l2_read: u64,
+    /// Bytes of sectors moved to L2.
+    pub l2_written: u64,
+    /// Bytes that threads and bulk copies asked for.
+    pub requested: u64,
+    /// Bytes moved by bulk copies.
+    pub bulk_bytes: u64,
+    /// Bytes of shared memory accesses by instructions.
+    pub shared_bytes: u64,
+    /// Shared memory wavefronts.
+    pub wavefronts: u64,
+    /// Wavefronts without any bank conflict.
+    pub ideal_wavefronts: u64,
+    /// Waits on copies.
+    pub waits: u64,
+    /// Smallest number of bytes in flight when a warp began to wait.
+    pub min_in_flight: Option<u64>,
+    /// Most bytes that one block moved from and to L2.
+    pub max_block_bytes: u64,
+}
+
+impl Report {
+    pub(crate) fn new(m: &Machine<'_>, counters: Option<Box<Counters>>) -> Self {
+        let blocks: u64 = m.launch.grid.iter().map(|g| u64::from(*g)).product();
+        let mut out = Self {
+            kernel: m.program.name.clone(),
+            blocks,
+            waves: blocks.div_ceil(u64::from(m.options.sms.max(1))),
+            ..Self::default()
+        };
+        if let Some(c) = counters {
+            out.warp_instructions = c.warp_insts;
+            out.lane_instructions = c.lane_insts;
+            out.tensor_macs = c.macs;
+            (out.dram_read, out.dram_written) = (c.dram_read(), c.dram_written());
+            (out.l2_read, out.l2_written) = (c.l2_read, c.l2_written);
+            (out.requested, out.bulk_bytes) = (c.asked, c.bulk_bytes);
+            (out.shared_bytes, out.wavefronts, out.ideal_wavefronts) =
+                (c.shared_bytes, c.wavefronts, c.ideal_wavefronts);
+            (out.waits, out.min_in_flight) = (c.waits, c.min_flying);
+            out.max_block_bytes = c.max_block_bytes;
+        }
+        out
+    }
+
+    /// Warp instructions in all.
+    #[must_use]
+    pub fn total_warp_instructions(&self) -> u64 {
+        self.warp_instructions.iter().sum()
+    }
+
+    /// Requested bytes over bytes moved between L2 and the multiprocessors; 1 is perfect coalescing.
+    #[must_use]
+    pub fn coalescing(&self) -> f64 {
+        let moved = self.l2_read + self.l2_written;
+        if moved == 0 {
+            1.0
+        } else {
+            self.requested as f64 / moved as f64
+        }
+    }
+
+    /// Shared memory wavefronts per KiB; 8 is the least for full-width accesses.
+    #[must_use]
+    pub fn wavefronts_per_kib(&self) -> f64 {
+        if self.shared_bytes == 0 {
+            0.0
+        } else {
+            self.wavefronts as f64 * 1024.0 / self.shared_bytes as f64
+        }
+    }
+
+    /// Mean bytes that a block moved from and to L2.
+    #[must_use]
+    pub fn mean_block_bytes(&self) -> f64 {
+        (self.l2_read + self.l2_written) as f64 / self.blocks.max(1) as f64
+    }
+
+    fn numbers(&self) -> Vec<(&'static str, String)> {
+        let n = |v: u64| v.to_string();
+        vec![
+            ("blocks", n(self.blocks)),
+            ("waves", n(self.waves)),
+            ("warp_instructions", n(self.total_warp_instructions())),
+            ("lane_instructions", n(self.lane_instructions.iter().sum())),
+            ("tensor_macs", n(self.tensor_macs)),
+            ("dram_read", n(self.dram_read)),
+            ("dram_written", n(self.dram_written)),
+            ("l2_read", n(self.l2_read)),
+            ("l2_written", n(self.l2_written)),
+            ("requested", n(self.requested)),
+            ("coalescing", format!("{:.4}", self.coalescing())),
+            ("bulk_bytes", n(self.bulk_bytes)),
+            ("shared_bytes", n(self.shared_bytes)),
+            ("wavefronts", n(self.wavefronts)),
+            ("ideal_wavefronts", n(self.ideal_wavefronts)),
+            (
+                "wavefronts_per_kib",
+                format!("{:.3}", self.wavefronts_per_kib()),
+            ),
+            ("waits", n(self.waits)),
+            ("min_in_flight", self.min_in_flight.map_or("null".into(), n)),
+            ("max_block_bytes", n(self.max_block_bytes)),
+            (
+                "mean_block_bytes",
+                format!("{:.1}", self.mean_block_bytes()),
+            ),
+        ]
+    }
+
+    /// One JSON object.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let classes = |v: &[u64]| {
+            let parts: Vec<String> = Class::NAMES
+                .iter()
+                .zip(v)
+                .map(|(k, n)| format!("\"{k}\":{n}"))
+                .collect();
+            parts.join(",")
+        };
+        let kernel: String = self.kernel.chars().flat_map(char::escape_default).collect();
+        let numbers: Vec<String> = self
+            .numbers()
+            .iter()
+            .map(|(k, v)| format!("\"{k}\":{v}"))
+            .collect();
+        format!(
+            "{{\"kernel\":\"{kernel}\",{},\"by_class\":{{{}}}}}",
+            numbers.join(","),
+            classes(&self.warp_instructions)
+        )
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.kernel)?;
+        for (k, v) in self.numbers() {
+            writeln!(f, "  {k:<20} {v}")?;
+        }
+        for (k, n) in Class::NAMES
+            .iter()
+            .zip(&self.warp_instructions)
+            .filter(|(_, n)| **n > 0)
+        {
+            writeln!(f, "  {k:<20} {n} warp instructions")?;
+        }
+        Ok(())
+    }
+}
