@@ -70,6 +70,7 @@ mod body;
 mod builder;
 mod canonical;
 mod check;
+pub mod eval;
 mod from_expr;
 pub mod mma;
 mod op;
