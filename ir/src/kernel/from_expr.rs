@@ -19,6 +19,18 @@ pub fn lower_expr(
     accs: &[Value],
     input: &mut dyn FnMut(&mut KernelBuilder, u8) -> Value,
 ) -> Vec<Value> {
+    lower_expr_lanes(k, e, 1, accs, input)
+}
+
+/// As [`lower_expr`] for `lanes` neighbouring elements at once: accumulators, operands and
+/// results are vectors.
+pub fn lower_expr_lanes(
+    k: &mut KernelBuilder,
+    e: &Expr,
+    lanes: u8,
+    accs: &[Value],
+    input: &mut dyn FnMut(&mut KernelBuilder, u8) -> Value,
+) -> Vec<Value> {
     let mut steps: Vec<Value> = Vec::with_capacity(e.nodes.len());
     for node in &e.nodes {
         let at = |id: crate::expr::NodeId| steps[id.0 as usize];
@@ -27,12 +39,12 @@ pub fn lower_expr(
                 Some(v) => *v,
                 None => {
                     k.fail(Problem::new("K02", format!("no accumulator {i}")));
-                    k.f32(0.0)
+                    k.f32_splat(0.0, lanes)
                 }
             },
             Node::Input(n) => input(k, n),
-            Node::ConstF32(bits) => k.f32(f32::from_bits(bits)),
-            Node::ConstI64(v) => k.i64(v),
+            Node::ConstF32(bits) => k.f32_splat(f32::from_bits(bits), lanes),
+            Node::ConstI64(v) => k.const_bits(Ty::vec(DType::I64, lanes), v as u64),
             Node::Unary(f, a) => unary(k, f, at(a)),
             Node::Binary(f, a, b) => binary(k, f, at(a), at(b)),
             Node::Select(c, a, b) => k.select(at(c), at(a), at(b)),
@@ -65,7 +77,7 @@ pub fn to_storage(k: &mut KernelBuilder, d: DType, v: Value) -> Value {
             if d == DType::I64 { int } else { k.cvt(int, d) }
         }
         (Some(DType::F32), DType::Bool) => {
-            let zero = k.f32(0.0);
+            let zero = f32_like(k, v, 0.0);
             k.cmp(Cmp::Ne, v, zero)
         }
         (_, DType::Bool) => {
@@ -80,8 +92,15 @@ pub fn to_storage(k: &mut KernelBuilder, d: DType, v: Value) -> Value {
 
 /// 1 or 0.
 pub fn bool_to_i64(k: &mut KernelBuilder, v: Value) -> Value {
-    let (one, zero) = (k.i64(1), k.i64(0));
+    let ty = k.ty(v).with_dtype(DType::I64);
+    let (one, zero) = (k.const_bits(ty, 1), k.const_bits(ty, 0));
     k.select(v, one, zero)
+}
+
+/// An f32 constant with as many lanes as `like`.
+fn f32_like(k: &mut KernelBuilder, like: Value, v: f32) -> Value {
+    let lanes = k.ty(like).lanes().max(1);
+    k.f32_splat(v, lanes)
 }
 
 fn cast(k: &mut KernelBuilder, d: DType, v: Value) -> Value {
@@ -108,7 +127,7 @@ fn unary(k: &mut KernelBuilder, f: UnaryFn, x: Value) -> Value {
         UnaryFn::Cos => k.math(Math::Cos, x),
         UnaryFn::Sigmoid => sigmoid(k, x),
         UnaryFn::Relu if is_float(k, x) => {
-            let zero = k.f32(0.0);
+            let zero = f32_like(k, x, 0.0);
             k.max_nan(x, zero)
         }
         UnaryFn::Relu => {
@@ -116,13 +135,13 @@ fn unary(k: &mut KernelBuilder, f: UnaryFn, x: Value) -> Value {
             k.max(x, zero)
         }
         UnaryFn::Gelu => {
-            let c = k.f32(std::f32::consts::FRAC_1_SQRT_2);
+            let c = f32_like(k, x, std::f32::consts::FRAC_1_SQRT_2);
             let scaled = k.mul(x, c);
             let erf = k.math(Math::Erf, scaled);
             half_one_plus(k, x, erf)
         }
         UnaryFn::GeluTanh => {
-            let (a, b) = (k.f32(0.044_715), k.f32(0.797_884_6));
+            let (a, b) = (f32_like(k, x, 0.044_715), f32_like(k, x, 0.797_884_6));
             let x2 = k.mul(x, x);
             let x3 = k.mul(x2, x);
             let inner = k.fma(x3, a, x);
@@ -135,8 +154,8 @@ fn unary(k: &mut KernelBuilder, f: UnaryFn, x: Value) -> Value {
             k.mul(x, s)
         }
         UnaryFn::HardSwish => {
-            let (six, half) = (k.f32(6.0), k.f32(0.5));
-            let (zero, one) = (k.f32(0.0), k.f32(1.0));
+            let (six, half) = (f32_like(k, x, 6.0), f32_like(k, x, 0.5));
+            let (zero, one) = (f32_like(k, x, 0.0), f32_like(k, x, 1.0));
             let t = k.div(x, six);
             let t = k.add(t, half);
             let t = k.max_nan(t, zero);
@@ -152,7 +171,7 @@ fn unary(k: &mut KernelBuilder, f: UnaryFn, x: Value) -> Value {
 
 /// `1 / (1 + e⁻ˣ)`
 fn sigmoid(k: &mut KernelBuilder, x: Value) -> Value {
-    let one = k.f32(1.0);
+    let one = f32_like(k, x, 1.0);
     let minus = k.neg(x);
     let e = k.math(Math::Exp, minus);
     let sum = k.add(one, e);
@@ -161,7 +180,7 @@ fn sigmoid(k: &mut KernelBuilder, x: Value) -> Value {
 
 /// `x·½·(1 + t)`
 fn half_one_plus(k: &mut KernelBuilder, x: Value, t: Value) -> Value {
-    let (one, half) = (k.f32(1.0), k.f32(0.5));
+    let (one, half) = (f32_like(k, x, 1.0), f32_like(k, x, 0.5));
     let sum = k.add(one, t);
     let h = k.mul(x, half);
     k.mul(h, sum)
@@ -214,7 +233,7 @@ fn modulo(k: &mut KernelBuilder, a: Value, b: Value) -> Value {
         let q = k.div(a, b);
         let q = k.round(q, Round::Rz);
         let minus = k.neg(q);
-        (k.fma(minus, b, a), k.f32(0.0))
+        (k.fma(minus, b, a), f32_like(k, a, 0.0))
     } else {
         (k.rem(a, b), k.int_like(a, 0))
     };
@@ -236,7 +255,11 @@ fn power(k: &mut KernelBuilder, a: Value, b: Value) -> Value {
         ));
         return a;
     }
-    let (zero, one, half) = (k.f32(0.0), k.f32(1.0), k.f32(0.5));
+    let (zero, one, half) = (
+        f32_like(k, a, 0.0),
+        f32_like(k, a, 1.0),
+        f32_like(k, a, 0.5),
+    );
     let mag = k.abs(a);
     let log = k.math(Math::Log2, mag);
     let exp = k.mul(log, b);
@@ -248,7 +271,7 @@ fn power(k: &mut KernelBuilder, a: Value, b: Value) -> Value {
     let is_even = k.eq(half_floor, halved);
     let flipped = k.neg(p);
     let signed = k.select(is_even, p, flipped);
-    let nan = k.f32(f32::NAN);
+    let nan = f32_like(k, a, f32::NAN);
     let for_negative = k.select(is_whole, signed, nan);
     let negative = k.lt(a, zero);
     let r = k.select(negative, for_negative, p);
@@ -284,7 +307,7 @@ pub fn quantize_code(
     if let Some(z) = zero {
         r = k.add(r, z);
     }
-    let (lo, hi) = (k.f32(lo), k.f32(hi));
+    let (lo, hi) = (f32_like(k, x, lo), f32_like(k, x, hi));
     // NaN becomes code 0: the clamp must let it through to the conversion.
     let r = k.max_nan(r, lo);
     let r = k.min_nan(r, hi);

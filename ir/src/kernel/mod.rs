@@ -83,7 +83,9 @@ mod word;
 pub use attr::*;
 pub use body::{Kernel, Kind, Launch, Param, Region, SharedArray, Stmt, Value};
 pub use builder::KernelBuilder;
-pub use from_expr::{bool_to_i64, load_type, lower_expr, quantize_code, to_compute, to_storage};
+pub use from_expr::{
+    bool_to_i64, load_type, lower_expr, lower_expr_lanes, quantize_code, to_compute, to_storage,
+};
 pub use op::Op;
 pub use problem::Problem;
 pub use text::{TextError, parse_kernel, parse_kernels};
