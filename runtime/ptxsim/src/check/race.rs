@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::clock::{Clock, Entry};
 use super::global::{GlobalShadow, GlobalStamp};
-use super::shadow::{ASYNC, ATOMIC, SharedShadow, Stamp, VALID};
+use super::shadow::{ASYNC, ATOMIC, PROXY, SharedShadow, Stamp, VALID};
 use super::{Access, Conflict, Who};
 use crate::exec::{Cta, Machine};
 use crate::fault::FaultKind;
@@ -165,7 +165,7 @@ impl Race {
         let stamp = Stamp {
             agent: agent as u16,
             lane,
-            flags: VALID | ASYNC,
+            flags: VALID | ASYNC | PROXY,
             epoch,
             line: self.line,
         };
@@ -202,7 +202,7 @@ impl Race {
         if !before.valid() || before.atomic() && access.atomic() {
             return None;
         }
-        let generic_write = wrote && !before.asynchronous();
+        let generic_write = wrote && !before.proxy();
         let proxied = now.proxy && generic_write;
         let ordered = self.knows(now.who, before, false);
         if ordered && (!proxied || self.knows(now.who, before, true)) {
@@ -292,10 +292,9 @@ impl Race {
         group: u64,
     ) -> Option<Conflict> {
         let agent = self.count + self.index(who.rank, who.warp);
-        let actor = Actor {
-            proxy: false,
-            ..self.async_actor(who, agent, group as u32, who.lane)
-        };
+        let mut actor = self.async_actor(who, agent, group as u32, who.lane);
+        actor.proxy = false;
+        actor.stamp.flags &= !PROXY;
         self.touch_shared(who.rank, addr, len, actor, Access::Write)
     }
 

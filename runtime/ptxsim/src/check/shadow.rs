@@ -12,7 +12,10 @@ pub(crate) struct Stamp {
 
 pub(crate) const VALID: u8 = 1;
 pub(crate) const ATOMIC: u8 = 2;
+/// Complete only once it was waited for.
 pub(crate) const ASYNC: u8 = 4;
+/// Through the async proxy; `cp.async` is asynchronous but goes through the generic one.
+pub(crate) const PROXY: u8 = 8;
 
 impl Stamp {
     pub(crate) fn valid(self) -> bool {
@@ -21,6 +24,10 @@ impl Stamp {
 
     pub(crate) fn atomic(self) -> bool {
         self.flags & ATOMIC != 0
+    }
+
+    pub(crate) fn proxy(self) -> bool {
+        self.flags & PROXY != 0
     }
 
     pub(crate) fn asynchronous(self) -> bool {

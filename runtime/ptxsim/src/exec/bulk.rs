@@ -60,6 +60,16 @@ impl Ctx<'_, '_> {
         Ok(Flow::Next)
     }
 
+    /// A bulk store reads shared memory, which is gone when the block ends.
+    pub(crate) fn check_bulk_done(&self) -> Res<()> {
+        let open = !self.w.bulk_open.is_empty() || self.w.bulk_groups.iter().any(|g| !g.is_empty());
+        if open && self.m.options.races {
+            let text = "the warp ends while its bulk stores may still read shared memory";
+            return self.fault(FaultKind::NotWaited, None, text);
+        }
+        Ok(())
+    }
+
     fn shared_at(
         &self,
         a: &Addr,

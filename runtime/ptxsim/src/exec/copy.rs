@@ -21,14 +21,24 @@ struct Copy {
     line: u32,
 }
 
-/// Copy groups of a warp. Lanes of one warp commit together in all but contrived code, so a group holds
-/// the copies of all lanes and each lane counts its own commits.
+/// A commit of one lane that it has not waited for.
+#[derive(Clone, Copy, Debug)]
+struct Commit {
+    serial: u64,
+    /// Epoch of the first copy in it.
+    start: u64,
+}
+
+/// Copy groups of a warp. Each lane commits and waits for itself; commits of the warp are numbered, and
+/// the number at its issue is the epoch of a copy.
 #[derive(Default)]
 pub(crate) struct CopyGroups {
     open: Vec<Copy>,
     committed: VecDeque<(u64, Vec<Copy>)>,
-    /// Groups committed by each lane.
-    pub(crate) count: [u64; 32],
+    outstanding: [VecDeque<Commit>; 32],
+    open_start: [Option<u64>; 32],
+    /// Commits of the warp so far.
+    pub(crate) serial: u64,
     /// Bytes issued and not yet waited for, by group, for the bytes-in-flight counter.
     flying: VecDeque<(u64, u64)>,
     open_bytes: u64,
@@ -83,7 +93,8 @@ impl Ctx<'_, '_> {
                 self.check_source(from[l], read, l)?;
             }
             let who = self.who(l);
-            let group = self.w.copies.count[l];
+            let group = self.w.copies.serial;
+            self.w.copies.open_start[l].get_or_insert(group);
             if let Some(r) = self.unit.race.as_deref_mut() {
                 let found = r.copy_issue(who, addr, u32::from(bytes), group);
                 self.judge(found, l)?;
@@ -160,72 +171,68 @@ impl Ctx<'_, '_> {
 
     pub(crate) fn commit_copies(&mut self, exec: u32) {
         let g = &mut self.w.copies;
-        let group = Lane::of(exec).map(|l| g.count[l]).max().unwrap_or(0);
+        let serial = g.serial;
+        g.serial += 1;
         for l in Lane::of(exec) {
-            g.count[l] += 1;
+            let start = g.open_start[l].take().unwrap_or(serial);
+            g.outstanding[l].push_back(Commit { serial, start });
         }
-        let (mine, rest): (Vec<Copy>, Vec<Copy>) =
-            g.open.drain(..).partition(|c| exec >> c.lane & 1 == 1);
-        g.open = rest;
+        let mine: Vec<Copy> = g.open.extract_if(.., |c| exec >> c.lane & 1 == 1).collect();
         if !mine.is_empty() {
-            g.committed.push_back((group, mine));
+            g.committed.push_back((serial, mine));
         }
         let bytes = std::mem::take(&mut g.open_bytes);
-        g.flying.push_back((group, bytes));
+        g.flying.push_back((serial, bytes));
     }
 
-    /// Waits until at most `pending` committed groups of each lane are open.
+    /// Waits until at most `pending` committed groups of each lane are open; `all` includes what was not
+    /// committed.
     pub(crate) fn wait_copies(&mut self, pending: u32, all: bool, exec: u32) -> Res<()> {
-        let newest = Lane::of(exec)
-            .map(|l| self.w.copies.count[l])
-            .max()
-            .unwrap_or(0);
-        let done = if all {
-            newest + 1
-        } else {
-            newest.saturating_sub(u64::from(pending))
-        };
-        let flying: u64 =
-            self.w.copies.flying.iter().map(|f| f.1).sum::<u64>() + self.w.copies.open_bytes;
+        let g = &mut self.w.copies;
+        let flying: u64 = g.flying.iter().map(|f| f.1).sum::<u64>() + g.open_bytes;
+        let keep = if all { 0 } else { pending as usize };
+        for l in Lane::of(exec) {
+            while g.outstanding[l].len() > keep {
+                g.outstanding[l].pop_front();
+            }
+        }
+        let oldest = g
+            .outstanding
+            .iter()
+            .filter_map(|o| o.front())
+            .map(|c| c.serial)
+            .min();
+        g.flying.retain(|f| oldest.is_some_and(|o| f.0 >= o));
+        let mut due = Vec::new();
+        let outstanding = &g.outstanding;
+        for (serial, copies) in &mut g.committed {
+            let over = |c: &Copy| {
+                outstanding[c.lane as usize]
+                    .front()
+                    .is_none_or(|f| f.serial > *serial)
+            };
+            due.extend(copies.extract_if(.., |c| over(c)));
+        }
+        g.committed.retain(|(_, copies)| !copies.is_empty());
+        if all {
+            due.extend(g.open.extract_if(.., |c| exec >> c.lane & 1 == 1));
+            g.open_bytes = 0;
+            g.serial += 1;
+            Lane::of(exec).for_each(|l| g.open_start[l] = None);
+        }
+        let done: Vec<(usize, u64)> = Lane::of(exec)
+            .map(|l| {
+                let front = g.outstanding[l].front().map(|c| c.start);
+                (l, front.or(g.open_start[l]).unwrap_or(g.serial))
+            })
+            .collect();
         if let Some(c) = self.counters() {
             c.wait(flying);
         }
-        self.w.copies.flying.retain(|f| f.0 >= done);
-        while let Some((group, _)) = self.w.copies.committed.front() {
-            if *group >= done {
-                break;
-            }
-            if let Some((_, copies)) = self.w.copies.committed.pop_front() {
-                self.perform_all(copies)?;
-            }
-        }
-        if all {
-            let open = std::mem::take(&mut self.w.copies.open);
-            self.w.copies.open_bytes = 0;
-            self.perform_all(open)?;
-        }
-        let who: Vec<_> = Lane::of(exec)
-            .map(|l| {
-                let n = self.w.copies.count[l];
-                (
-                    l,
-                    if all {
-                        n + 1
-                    } else {
-                        n.saturating_sub(u64::from(pending))
-                    },
-                )
-            })
-            .collect();
-        if all {
-            // What was open belongs to no group any more: later copies start a new one.
-            for l in Lane::of(exec) {
-                self.w.copies.count[l] += 1;
-            }
-        }
+        self.perform_all(due)?;
         let (rank, warp) = (self.rank, self.w.index);
         if let Some(r) = self.race() {
-            r.copy_done(rank, warp, &who);
+            r.copy_done(rank, warp, &done);
         }
         Ok(())
     }

@@ -304,7 +304,7 @@ impl Ctx<'_, '_> {
                 b.pending += 1;
             }
             let phase = b.phase;
-            let (who, group) = (self.who(l), self.w.copies.count[l]);
+            let (who, group) = (self.who(l), self.w.copies.serial);
             if let Some(r) = self.race() {
                 r.copy_arrive(who, key, phase, group);
             }

@@ -511,6 +511,7 @@ impl Ctx<'_, '_> {
     fn exit(&mut self, exec: u32) -> Res<Flow> {
         if exec == self.w.live {
             self.finish_copies()?;
+            self.check_bulk_done()?;
         }
         Ok(Flow::Exit)
     }

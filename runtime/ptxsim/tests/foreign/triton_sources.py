@@ -90,13 +90,13 @@ def grid_values(rng, shape, dtype, low=-8, high=9, scale=0.25):
 def dots(rng):
     f8, f8b = ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2
     kinds = [
-        ("f16", "*fp16", np.float16, 64, 64, 32, 96, False, (80, 90)),
+        ("f16", "*fp16", np.float16, 64, 64, 32, 192, False, (80, 90)),
         ("bf16", "*bf16", ml_dtypes.bfloat16, 64, 32, 32, 64, False, (80, 90)),
         ("tf32", "*fp32", np.float32, 64, 32, 32, 64, False, (80, 90)),
         ("f16t", "*fp16", np.float16, 64, 128, 64, 128, True, (80, 90)),
-        ("s8", "*i8", np.int8, 64, 64, 64, 128, True, (80, 90)),
+        ("s8", "*i8", np.int8, 64, 64, 64, 384, True, (80, 90)),
         ("s8n", "*i8", np.int8, 64, 64, 32, 64, False, (80, 90)),
-        ("e4m3", "*fp8e4nv", f8, 64, 64, 64, 128, True, (89, 90)),
+        ("e4m3", "*fp8e4nv", f8, 64, 64, 64, 320, True, (89, 90)),
         ("e5m2", "*fp8e5", f8b, 64, 64, 64, 128, True, (89, 90)),
         ("f16wide", "*fp16", np.float16, 128, 256, 64, 64, False, (90,)),
     ]
@@ -132,7 +132,7 @@ def f16_accumulator(rng):
 
 def tma(rng):
     for name, tt, dtype, bk, elem in [("f16", "fp16", np.float16, 64, "f16"), ("e4m3", "fp8e4nv", ml_dtypes.float8_e4m3fn, 128, "u8"), ("f16k32", "fp16", np.float16, 32, "f16")]:
-        m, n, k = 128, 64, bk * 3
+        m, n, k = 128, 64, bk * 6
         a, b = grid_values(rng, (m, k), dtype), grid_values(rng, (n, k), dtype)
         want = (a.astype(np.float32) @ b.astype(np.float32).T).astype(np.float16)
         sig = {"a": f"tensordesc<{tt}[64, {bk}]>", "b": f"tensordesc<{tt}[{n}, {bk}]>", "c": f"tensordesc<fp16[64, {n}]>", "K": "i32"}
