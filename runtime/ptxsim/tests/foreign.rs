@@ -92,3 +92,8 @@ fn triton_row_kernels_equal_numpy() {
         all(prefix);
     }
 }
+
+#[test]
+fn nvrtc_kernels_equal_numpy() {
+    all("cuda_");
+}

@@ -173,16 +173,30 @@ impl Ctx<'_, '_> {
             | Op::Elect { mask, .. } => *mask,
             _ => return Ok(0),
         };
-        let members = self.uniform(mask, exec, "membermask")? as u32;
-        if exec & !members != 0 {
-            let lane = (exec & !members).trailing_zeros() as usize;
-            return self.fault(
-                FaultKind::Divergent,
-                Some(lane),
-                format!("lane is not in membermask {members:#010x}"),
-            );
+        let mut members = 0;
+        for (mask, lanes) in self.groups(mask, exec)? {
+            if lanes & !mask != 0 {
+                let lane = (lanes & !mask).trailing_zeros() as usize;
+                let text = format!("lane is not in membermask {mask:#010x}");
+                return self.fault(FaultKind::Divergent, Some(lane), text);
+            }
+            members |= mask;
         }
         Ok(members)
+    }
+
+    /// Membermasks that stand in the lanes, each with its lanes: tiles of a warp exchange side by side.
+    fn groups(&self, mask: R, exec: u32) -> Res<Vec<(u32, u32)>> {
+        self.check_init(mask, exec)?;
+        let v = self.src(mask);
+        let mut out: Vec<(u32, u32)> = Vec::new();
+        for l in Lane::of(exec) {
+            match out.iter_mut().find(|g| g.0 == v[l] as u32) {
+                Some(g) => g.1 |= 1 << l,
+                None => out.push((v[l] as u32, 1 << l)),
+            }
+        }
+        Ok(out)
     }
 
     fn execute(&mut self, inst: &Inst, exec: u32) -> Res<Flow> {
@@ -354,7 +368,20 @@ impl Ctx<'_, '_> {
             Op::Tensor(op) => self.tensor(op, exec)?,
             Op::Async(op) => return self.asynch(op, exec),
             Op::GridDepLaunch | Op::SetMaxReg | Op::Nop => {}
-            _ => self.exchange(&inst.op, exec)?,
+            op => {
+                let (Op::Shfl { mask, .. }
+                | Op::Vote { mask, .. }
+                | Op::Match { mask, .. }
+                | Op::Redux { mask, .. }
+                | Op::Elect { mask, .. }) = op
+                else {
+                    self.exchange(op, exec)?;
+                    return Ok(Flow::Next);
+                };
+                for (_, lanes) in self.groups(*mask, exec)? {
+                    self.exchange(op, lanes)?;
+                }
+            }
         }
         Ok(Flow::Next)
     }

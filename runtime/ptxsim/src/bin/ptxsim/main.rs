@@ -1,0 +1,128 @@
+//! `ptxsim run FILE.ptx`: executes one kernel and prints its report. Results go to stdout, errors to stderr.
+//!
+//! Exit codes: 0 done, 2 usage, 3 unreadable input, 6 the kernel is at fault.
+
+use std::process::ExitCode;
+
+use ptxsim::{Module, ParseOptions, Report, Simulator};
+
+mod args;
+mod buffers;
+
+use args::Args;
+use buffers::Buffers;
+
+const HELP: &str = "\
+ptxsim: executes PTX text on the CPU, finds races and counts traffic
+
+  ptxsim run FILE.ptx [--entry NAME] --grid X,Y,Z --block X,Y,Z [options] [--arg ARG]...
+  ptxsim check FILE.ptx            reads the text, lists its kernels and parameters
+
+ARG, one for each parameter in order:
+  u32:5  i32:-3  u64:5  f32:1.5    numbers
+  in:FILE                          buffer filled from a .npy or raw file
+  out:BYTES[:FILE]                 unwritten buffer, saved raw to FILE afterwards
+  inout:FILE:FILE                  filled from the first, saved to the second
+  zeros:BYTES[:FILE]               buffer of zeros
+  hex:0011aabb                     any bytes (structs, tensor maps)
+
+Options:
+  --cluster X,Y,Z     blocks of a cluster
+  --shared BYTES      dynamic shared memory
+  --seed N            schedule: 0 in order, 1 copies as late as possible, others random (default: 0, 1 and 2)
+  --accumulate M      exact (default) or hopper
+  --approx M          nearest (default), low or high
+  --no-races, --no-uninit, --threads N, --strict-rounding, --json
+";
+
+/// How a run ended badly.
+enum Failure {
+    Usage(String),
+    Input(String),
+    Fault(String),
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let result = match words.first().map(String::as_str) {
+        Some("run") => run(&words[1..]),
+        Some("check") => check(&words[1..]),
+        None | Some("--help" | "-h" | "help") => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Some(other) => Err(Failure::Usage(format!("unknown command `{other}`"))),
+    };
+    let (code, text) = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Usage(t)) => (2, format!("{t}\ntry `ptxsim --help`")),
+        Err(Failure::Input(t)) => (3, t),
+        Err(Failure::Fault(t)) => (6, t),
+    };
+    eprintln!("ptxsim: {text}");
+    ExitCode::from(code)
+}
+
+fn read(file: &str, strict: bool) -> Result<Module, Failure> {
+    let text = std::fs::read_to_string(file).map_err(|e| Failure::Input(format!("{file}: {e}")))?;
+    let options = ParseOptions {
+        require_rounding: strict,
+    };
+    Module::parse_with(&text, options).map_err(|e| Failure::Input(format!("{file}:{e}")))
+}
+
+fn check(words: &[String]) -> Result<(), Failure> {
+    let [file] = words else {
+        return Err(Failure::Usage("check takes one file".into()));
+    };
+    let module = read(file, false)?;
+    println!(
+        ".version {}.{} .target {}",
+        module.version().0,
+        module.version().1,
+        module.target()
+    );
+    for entry in module.entries() {
+        println!("{entry}");
+        for p in module.params(entry).unwrap_or_default() {
+            println!(
+                "  {:<40} offset {:>4} size {:>4} align {}",
+                p.name, p.offset, p.size, p.align
+            );
+        }
+    }
+    Ok(())
+}
+
+fn run(words: &[String]) -> Result<(), Failure> {
+    let args = Args::parse(words).map_err(Failure::Usage)?;
+    let module = read(&args.file, args.strict)?;
+    let entry = match (&args.entry, &module.entries()[..]) {
+        (Some(name), _) => name.clone(),
+        (None, [only]) => (*only).to_string(),
+        (None, all) => return Err(Failure::Usage(format!("name one of {all:?} with --entry"))),
+    };
+    let mut last: Option<(Report, Buffers)> = None;
+    for seed in &args.seeds {
+        let mut buffers = Buffers::new(&args.args).map_err(Failure::Input)?;
+        let launch = args.launch(buffers.values());
+        let options = ptxsim::Options {
+            schedule_seed: *seed,
+            ..args.options.clone()
+        };
+        let report = Simulator::new(options)
+            .launch(&module, &entry, &launch, &mut buffers.memory)
+            .map_err(|f| Failure::Fault(format!("schedule {seed}: {f}")))?;
+        last = Some((report, buffers));
+    }
+    let Some((report, buffers)) = last else {
+        return Ok(());
+    };
+    buffers.save().map_err(Failure::Input)?;
+    if args.json {
+        println!("{}", report.to_json());
+    } else {
+        print!("{report}");
+    }
+    Ok(())
+}
