@@ -15,6 +15,7 @@ mod memory;
 mod mma;
 mod setup;
 mod shared;
+mod special;
 mod step;
 mod tensormap;
 mod unit;
