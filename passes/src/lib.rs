@@ -35,6 +35,7 @@ mod options;
 mod pass;
 pub mod pipeline;
 mod quantize;
+mod recognise;
 pub mod registry;
 mod rewrite;
 mod smooth;

@@ -22,6 +22,26 @@ pub const PREPARE: &[Step] = &[
         "fold-constants",
         "what canonicalization left of biases and scales",
     ),
+    (
+        "fold-positions",
+        "masks and lookups of positions become visible to the recognisers",
+    ),
+    ("canonicalize", "selects between known branches"),
+    ("fold-gelu", "activations, before their parts meet others"),
+    ("fold-silu", "activations"),
+    (
+        "fold-layer-norm",
+        "before what looks like an RMS normalization of the deviation",
+    ),
+    ("fold-rms-norm", "normalizations"),
+    ("fold-rotary", "attention then reads rotated rows"),
+    ("canonicalize", "reshapes and transposes around rotations"),
+    ("fold-attention", "with its masks and repeated heads"),
+    ("canonicalize", "reshapes and transposes around attention"),
+    (
+        "fold-constants",
+        "tables and masks that turned out constant",
+    ),
     ("cse", "exporters repeat masks and tables for each layer"),
     (
         "dce",

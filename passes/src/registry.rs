@@ -7,6 +7,7 @@ use crate::fold_constants::FoldConstants;
 use crate::narrow_floats::NarrowFloats;
 use crate::pass::Pass;
 use crate::quantize::Quantize;
+use crate::recognise;
 use crate::smooth::Smooth;
 use qcc_ir::Diagnostic;
 use qcc_ir::diag::{Class, Result};
@@ -19,7 +20,14 @@ const PASSES: &[(&str, Constructor)] = &[
     ("canonicalize", || Box::new(Canonicalize)),
     ("cse", || Box::new(Cse)),
     ("dce", || Box::new(Dce)),
+    ("fold-attention", || Box::new(recognise::ATTENTION)),
     ("fold-constants", || Box::new(FoldConstants)),
+    ("fold-gelu", || Box::new(recognise::GELU)),
+    ("fold-layer-norm", || Box::new(recognise::LAYER_NORM)),
+    ("fold-positions", || Box::new(recognise::POSITIONS)),
+    ("fold-rms-norm", || Box::new(recognise::RMS_NORM)),
+    ("fold-rotary", || Box::new(recognise::ROTARY)),
+    ("fold-silu", || Box::new(recognise::SILU)),
     ("narrow-floats", || Box::new(NarrowFloats)),
     ("quantize", || Box::new(Quantize)),
     ("smooth", || Box::new(Smooth)),

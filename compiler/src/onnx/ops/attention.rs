@@ -140,7 +140,7 @@ fn fit(s: &mut Scope, q: &Heads, k: &Heads, v: &Heads) -> Result<()> {
     let per_head = |columns: &DimExpr, count: u64| columns.exact_div(&DimExpr::from(count as i64));
     let same_width = per_head(&tq.shape[2], q.count) == per_head(&tk.shape[2], k.count);
     if k.count != v.count
-        || q.count % k.count != 0
+        || !q.count.is_multiple_of(k.count)
         || !same_width
         || tq.elem != tk.elem
         || tq.elem != tv.elem

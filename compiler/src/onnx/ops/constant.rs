@@ -142,7 +142,7 @@ fn float_range(s: &mut Scope, n: &Node, dtype: DType) -> Result<Vec<Val>> {
     }
     let [start, limit, delta] = ends;
     let count = ((limit - start) / delta).ceil().max(0.0);
-    if !(count < f64::from(u32::MAX)) {
+    if count.is_nan() || count >= f64::from(u32::MAX) {
         return Err(operand(format!(
             "a range from {start} to {limit} by {delta} does not end"
         )));

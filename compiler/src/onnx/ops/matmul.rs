@@ -64,22 +64,55 @@ pub(super) fn gemm(s: &mut Scope, n: &Node) -> Result<Vec<Val>> {
         }
     }
     let [(_, mut a), (_, mut b)] = operands;
-    if n.attrs.flag("transA", false)? {
+    let (turn_a, turn_b) = (
+        n.attrs.flag("transA", false)?,
+        n.attrs.flag("transB", false)?,
+    );
+    let bias = n.optional(2).map(|c| s.value(c)).transpose()?;
+    if turn_b && !turn_a && alpha == 1.0 && beta == 1.0 && fits_linear(s, b, bias) {
+        return linear(s, a, b, bias).and_then(one);
+    }
+    if turn_a {
         a = s.b.transpose(a, vec![1, 0])?;
     }
-    if n.attrs.flag("transB", false)? {
+    if turn_b {
         b = s.b.transpose(b, vec![1, 0])?;
     }
     let mut v = product(s, a, b)?;
     if alpha != 1.0 {
         v = s.binary_scalar(BinaryFn::Mul, v, alpha.into())?;
     }
-    if let Some(c) = n.optional(2) {
-        let mut c = s.value(c)?;
+    if let Some(mut c) = bias {
         if beta != 1.0 {
             c = s.binary_scalar(BinaryFn::Mul, c, beta.into())?;
         }
         v = s.binary(BinaryFn::Add, v, c)?;
     }
     one(v)
+}
+
+/// Whether `x·wᵀ + bias` is a linear layer: constant weights, one number per column.
+fn fits_linear(s: &Scope, w: ValueId, bias: Option<ValueId>) -> bool {
+    let constant = |v: ValueId| {
+        let def = s.b.func().def_op(v);
+        def.is_some_and(|op| matches!(op.kind, OpKind::Const { .. }))
+    };
+    let columns = &s.b.ty(w).shape[..1];
+    constant(w) && bias.is_none_or(|c| s.b.ty(c).shape == columns)
+}
+
+fn linear(s: &mut Scope, x: ValueId, w: ValueId, bias: Option<ValueId>) -> Result<ValueId> {
+    let (tx, tw) = (s.b.ty(x).clone(), s.b.ty(w).clone());
+    if tx.elem != tw.elem || bias.is_some_and(|c| s.b.ty(c).elem != tx.elem) {
+        return Err(operand(format!("a product of {tx} and {tw}")));
+    }
+    s.same_dim(&tx.shape[1], &tw.shape[1], "Gemm")?;
+    let kind = OpKind::Linear {
+        segments: Vec::new(),
+        accs: 1,
+        expr: None,
+    };
+    let mut operands = vec![x, w];
+    operands.extend(bias);
+    s.b.same(kind, &operands)
 }
