@@ -1,7 +1,7 @@
 //! Tests of the qcc quantization compiler.
 //!
 //! Text in, text out: [`filetest`] runs every `.qir` file below `tests/filetests`, and its result
-//! is the snapshot beside it. `tests/tidy.rs` checks the laws of the project that a program can
+//! is the snapshot beside it. `tests/tidy` checks the laws of the project that a program can
 //! check. [`ptxas`] provisions the assembler.
 
 pub mod filetest;
