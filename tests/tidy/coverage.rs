@@ -1,6 +1,7 @@
 //! Laws about tests: what must be refused has a test that sees it refused.
 
 use crate::{files_ending, none, read, root};
+use qcc_ir::expr::{BinaryFn, UnaryFn};
 use qcc_passes::registry;
 
 /// Every `// error:` code of the filetests.
@@ -83,6 +84,44 @@ fn rules_of_the_kernel_verifier_have_tests() {
     none(
         "each rule of the kernel verifier has a test that breaks it",
         missing.collect(),
+    );
+}
+
+#[test]
+fn ops_have_filetests() {
+    let mut names: Vec<String> = Vec::new();
+    names.extend(UnaryFn::ALL.iter().map(|f| f.name().to_string()));
+    names.extend(BinaryFn::ALL.iter().map(|f| f.name().to_string()));
+    // The names in `OpKind::name`.
+    let text = read("ir/src/graph/op.rs");
+    let after = text.split("fn name(&self)").nth(1).unwrap_or_default();
+    let body = after.split("\n    }\n").next().unwrap_or_default();
+    names.extend(body.split('"').skip(1).step_by(2).map(String::from));
+    assert!(
+        names.len() > 60,
+        "the names of the ops are found: {names:?}"
+    );
+
+    let texts =
+        |folder: &str| -> String { files_ending(folder, ".qir").iter().map(read).collect() };
+    let run = texts("tests/filetests/run");
+    let cat = texts("tests/filetests/cat");
+    let used = |text: &str, name: &str| {
+        text.contains(&format!(" = {name}\n")) || text.contains(&format!(" = {name} "))
+    };
+    let mut missing = Vec::new();
+    for n in names {
+        if !used(&run, &n) {
+            missing.push(format!("filetests/run: {n}"));
+        }
+        let function = UnaryFn::from_name(&n).is_some() || BinaryFn::from_name(&n).is_some();
+        if !function && !used(&cat, &n) {
+            missing.push(format!("filetests/cat: {n}"));
+        }
+    }
+    none(
+        "each op has a filetest that prints it and one that runs it",
+        missing,
     );
 }
 

@@ -148,7 +148,7 @@ fn allowed(expression: &str) -> bool {
         .replace(')', " ) ");
     let words: Vec<&str> = spaced.split_whitespace().collect();
     let mut rest = words.as_slice();
-    either(&mut rest) && rest.is_empty()
+    either(&mut rest) == Some(true) && rest.is_empty()
 }
 
 fn take(rest: &mut &[&str], word: &str) -> bool {
@@ -159,39 +159,36 @@ fn take(rest: &mut &[&str], word: &str) -> bool {
     hit
 }
 
-fn either(rest: &mut &[&str]) -> bool {
-    let mut ok = both(rest);
+/// `None` where the expression is malformed.
+fn either(rest: &mut &[&str]) -> Option<bool> {
+    let mut ok = both(rest)?;
     while take(rest, "OR") {
-        ok |= both(rest);
+        ok |= both(rest)?;
     }
-    ok
+    Some(ok)
 }
 
-fn both(rest: &mut &[&str]) -> bool {
-    let mut ok = licence(rest);
+fn both(rest: &mut &[&str]) -> Option<bool> {
+    let mut ok = licence(rest)?;
     while take(rest, "AND") {
-        ok &= licence(rest);
+        ok &= licence(rest)?;
     }
-    ok
+    Some(ok)
 }
 
-fn licence(rest: &mut &[&str]) -> bool {
+fn licence(rest: &mut &[&str]) -> Option<bool> {
     if take(rest, "(") {
-        let ok = either(rest);
-        return take(rest, ")") && ok;
+        let ok = either(rest)?;
+        return take(rest, ")").then_some(ok);
     }
-    let Some((name, after)) = rest.split_first() else {
-        return false;
-    };
+    let (name, after) = rest.split_first()?;
     *rest = after;
-    let name = match after {
-        ["WITH", exception, after @ ..] => {
-            *rest = after;
-            format!("{name} WITH {exception}")
-        }
-        _ => name.to_string(),
-    };
-    LICENCES.contains(&name.as_str())
+    if !take(rest, "WITH") {
+        return Some(LICENCES.contains(name));
+    }
+    let (exception, after) = rest.split_first()?;
+    *rest = after;
+    Some(LICENCES.contains(&format!("{name} WITH {exception}").as_str()))
 }
 
 #[test]

@@ -46,8 +46,8 @@ fn split(text: &str) -> (String, Vec<(usize, String)>) {
     let mut out = String::with_capacity(text.len());
     let mut strings = Vec::new();
     let mut rest = text;
+    let mut line = 0;
     while let Some(c) = rest.chars().next() {
-        let line = out.matches('\n').count();
         let name_before = out.ends_with(|c: char| c.is_alphanumeric() || c == '_');
         let len = if rest.starts_with("//") {
             rest.find('\n').unwrap_or(rest.len())
@@ -62,15 +62,14 @@ fn split(text: &str) -> (String, Vec<(usize, String)>) {
         } else if let Some(len) = char_literal(rest) {
             len
         } else {
+            line += usize::from(c == '\n');
             out.push(c);
             rest = &rest[c.len_utf8()..];
             continue;
         };
-        out.extend(
-            rest[..len]
-                .chars()
-                .map(|c| if c == '\n' { '\n' } else { ' ' }),
-        );
+        line += rest[..len].matches('\n').count();
+        let blank = |c| if c == '\n' { '\n' } else { ' ' };
+        out.extend(rest[..len].chars().map(blank));
         rest = &rest[len..];
     }
     (out, strings)

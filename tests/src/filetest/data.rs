@@ -17,16 +17,28 @@ pub(super) fn tensor(text: &str) -> Result<(String, Tensor), String> {
     Ok((w.name.clone(), t))
 }
 
-/// The arguments of the entry function, from the file's `input` directives; none if there are
-/// no directives and no parameters.
+/// The arguments of the entry function, from the file's `input` directives.
 pub(super) fn inputs(file: &Filetest, m: &Module) -> Result<Vec<Tensor>, String> {
-    let mut given: Vec<(String, Tensor)> = file
-        .directive("input")
-        .map(tensor)
-        .collect::<Result<_, _>>()?;
-    if given.is_empty() && file.command == "opt" {
-        return Ok(Vec::new());
+    let given = file.directive("input").map(tensor);
+    arguments(m, given.collect::<Result<_, _>>()?)
+}
+
+/// The samples of the `calib` directives: the first of each name make the first sample.
+pub(super) fn samples(file: &Filetest, m: &Module) -> Result<Vec<Vec<Tensor>>, String> {
+    let mut samples: Vec<Vec<(String, Tensor)>> = Vec::new();
+    for line in file.directive("calib") {
+        let (name, t) = tensor(line)?;
+        let free = |s: &&mut Vec<(String, Tensor)>| s.iter().all(|(n, _)| *n != name);
+        match samples.iter_mut().find(free) {
+            Some(s) => s.push((name, t)),
+            None => samples.push(vec![(name, t)]),
+        }
     }
+    samples.into_iter().map(|s| arguments(m, s)).collect()
+}
+
+/// Tensors in the order of the parameters.
+fn arguments(m: &Module, mut given: Vec<(String, Tensor)>) -> Result<Vec<Tensor>, String> {
     let f = m.funcs.first().ok_or("the module has no function")?;
     let mut out = Vec::new();
     for p in &f.params {
@@ -77,12 +89,45 @@ pub(super) fn show(t: &Tensor) -> String {
     format!("{} = [{}]", header(t), elements.join(", "))
 }
 
-/// Equality bit for bit, or up to `tolerance · max(1, |want|)`.
+/// The names of results, for messages.
+pub(super) fn names(o: &Outputs) -> String {
+    let names: Vec<&str> = o.iter().map(|(n, _)| n.as_str()).collect();
+    names.join(", ")
+}
+
+/// How far a result may lie from what is wanted.
+#[derive(Clone, Copy)]
+pub(super) enum Tolerance {
+    /// Not at all.
+    Bits,
+    /// As a share of max(1, magnitude).
+    Real(f64),
+    /// Not at all in integers; in floats, where another order of operations may round
+    /// differently, one step of the format at max(1, magnitude), and 1e-5 for wide ones.
+    Format,
+}
+
+impl Tolerance {
+    fn of(self, d: DType) -> f64 {
+        match (self, d) {
+            (Tolerance::Bits, _) => 0.0,
+            (Tolerance::Real(t), _) => t,
+            (Tolerance::Format, DType::F64 | DType::F32) => 1e-5,
+            (Tolerance::Format, DType::F16) => 1.0 / 1024.0,
+            (Tolerance::Format, DType::BF16) => 1.0 / 128.0,
+            (Tolerance::Format, DType::E4M3) => 1.0 / 8.0,
+            (Tolerance::Format, DType::E5M2) => 1.0 / 4.0,
+            (Tolerance::Format, _) => 0.0,
+        }
+    }
+}
+
+/// Compares two tensors; the error names the first element that is too far off.
 pub(super) fn compare(
     name: &str,
     got: &Tensor,
     want: &Tensor,
-    tolerance: f64,
+    tolerance: Tolerance,
 ) -> Result<(), String> {
     if header(got) != header(want) {
         return Err(format!(
@@ -94,18 +139,22 @@ pub(super) fn compare(
     if got.bytes() == want.bytes() {
         return Ok(());
     }
+    let limit = tolerance.of(want.dtype());
+    // NaN only where NaN is wanted, of any sign and payload; else equal bits, equal infinities,
+    // or a finite difference that is small.
     let near = |g: f64, w: f64| {
-        // Equal infinities, or a finite difference that is small; NaN only where NaN is wanted.
-        g == w || (g.is_nan() && w.is_nan()) || (g - w).abs() <= tolerance * w.abs().max(1.0)
+        let same = g.to_bits() == w.to_bits() || (limit > 0.0 && g == w);
+        same || (g.is_nan() && w.is_nan())
+            || (limit > 0.0 && (g - w).abs() <= limit * w.abs().max(1.0))
     };
-    let exact = tolerance == 0.0;
     for (i, (g, w)) in reals(got).into_iter().zip(reals(want)).enumerate() {
-        if exact && g.to_bits() != w.to_bits() || !near(g, w) {
+        if !near(g, w) {
             return Err(format!("{name}: element {i} is {g:?}, expected {w:?}"));
         }
     }
-    if exact {
-        return Err(format!("{name}: the bits differ"));
+    // Large integers may differ although they are equal as f64.
+    match want.dtype().is_float() {
+        true => Ok(()),
+        false => Err(format!("{name}: the bits differ")),
     }
-    Ok(())
 }

@@ -14,7 +14,9 @@
 //! | `// input x: f32[2] = [1, 2]` | argument `x`, in the syntax of weights |
 //! | `// output y: f32[2] = [3, 4]` | result `y`, equal bit for bit |
 //! | `// output y: f32[2] = [3, 4] ~ 1e-6` | result `y`, up to 1e-6 · max(1, magnitude) |
-//! | `// set act=dynamic` | an option of the passes |
+//! | `// calib x: f32[2] = [1, 2]` | calibration data; each name once per sample |
+//! | `// set act=dynamic` | an option of the passes (`options.rs`) |
+//! | `// cpu: Q0711` | the CPU backend refuses with this code |
 //!
 //! `// error: Q0213 part of the message` may end any line, more than once. Errors with a position must stand on
 //! their line; all of them come in the order of the text.
@@ -42,6 +44,9 @@ trait Command: Sync {
     /// Does it and gives the text to compare with the snapshot, or says what failed.
     fn run(&self, file: &Filetest) -> Result<String, String>;
 }
+
+/// The words that begin a directive.
+const DIRECTIVES: &[&str] = &["input", "output", "calib", "set", "cpu:"];
 
 const COMMANDS: &[&dyn Command] = &[&cat::Cat, &opt::Opt, &run::Run, &verify::Verify];
 
@@ -80,7 +85,7 @@ impl Filetest {
         let (command, args) = first.split_once(' ').unwrap_or((first, ""));
         let directives = head
             .map(|l| l.trim().split_once(' ').unwrap_or((l.trim(), "")))
-            .filter(|(word, _)| matches!(*word, "input" | "output" | "set"))
+            .filter(|(word, _)| DIRECTIVES.contains(word))
             .map(|(word, rest)| (word.to_string(), rest.trim().to_string()))
             .collect();
         Ok(Filetest {
@@ -201,7 +206,7 @@ mod tests {
         );
         fails(
             &opt("dce").replace("// input", "// set x=1\n// input"),
-            "no option `x`",
+            "no such option",
         );
     }
 }

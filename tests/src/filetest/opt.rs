@@ -1,12 +1,15 @@
 //! `test opt PASS,PASS`: the module after these passes, or the error with which one refuses.
 //!
-//! With inputs, the results before and after are compared bit for bit, or up to the tolerance
-//! that `// set tolerance=…` gives.
+//! Below it, as comments: small weights that passes derived, the ledger, warnings. With inputs,
+//! the results before and after are compared bit for bit, or as `// set tolerance=…` says.
 
-use super::data::{Outputs, inputs, results};
+use super::data::{Outputs, Tolerance, inputs, results, samples, show};
 use super::options::Settings;
 use super::{Command, Filetest, expect};
-use qcc_passes::{Manager, PassContext, registry};
+use qcc_ir::eval::weight_tensor;
+use qcc_ir::graph::{Module, WeightData};
+use qcc_ir::ledger::Decision;
+use qcc_passes::{Calibrator, Manager, PassContext, Statistics, registry};
 
 pub(super) struct Opt;
 
@@ -18,13 +21,14 @@ impl Command for Opt {
     fn run(&self, file: &Filetest) -> Result<String, String> {
         let module = file.module()?;
         let settings = Settings::new(file.directive("set"))?;
-        let args = inputs(file, &module)?;
-        let before = match file.directive("input").next() {
-            Some(_) => Some(results(&module, &args)?),
+        let args = match file.directive("input").next() {
+            Some(_) => Some(inputs(file, &module)?),
             None => None,
         };
+        let before = args.as_ref().map(|a| results(&module, a)).transpose()?;
         let passes = registry::parse_list(&file.args).map_err(|d| d.to_string())?;
         let mut ctx = PassContext::new(&settings.passes);
+        ctx.statistics = calibrate(file, &module)?;
         let after = match Manager::new(passes).run(module, &mut ctx) {
             Ok(out) => out.module,
             Err(d) => {
@@ -33,14 +37,36 @@ impl Command for Opt {
             }
         };
         expect::compare(&file.errors, &[])?;
-        if let Some(before) = before {
-            compare(&before, &results(&after, &args)?, settings.tolerance)?;
+        if let (Some(before), Some(args)) = (before, args) {
+            let tolerance = settings.tolerance.map_or(Tolerance::Bits, Tolerance::Real);
+            compare(&before, &results(&after, &args)?, tolerance)?;
         }
-        Ok(after.to_string())
+        let mut text = after.to_string();
+        text.push_str(&derived(&after)?);
+        text.extend(ctx.ledger.decisions().iter().map(decision));
+        let warnings: Vec<String> = ctx.warnings.iter().map(ToString::to_string).collect();
+        for line in warnings.iter().flat_map(|w| w.lines()) {
+            text.push_str(&format!("// {line}\n"));
+        }
+        Ok(text)
     }
 }
 
-fn compare(before: &Outputs, after: &Outputs, tolerance: f64) -> Result<(), String> {
+/// Statistics from the `calib` directives, if there are any.
+fn calibrate(file: &Filetest, m: &Module) -> Result<Option<Statistics>, String> {
+    let samples = samples(file, m)?;
+    if samples.is_empty() {
+        return Ok(None);
+    }
+    let show = |d: qcc_ir::Diagnostic| d.to_string();
+    let mut calibrator = Calibrator::new(m, &super::run::cpu()).map_err(show)?;
+    for s in samples {
+        calibrator.feed(&s).map_err(show)?;
+    }
+    Ok(Some(calibrator.finish()))
+}
+
+fn compare(before: &Outputs, after: &Outputs, tolerance: Tolerance) -> Result<(), String> {
     if before.len() != after.len() {
         return Err("the number of results changed".into());
     }
@@ -49,4 +75,38 @@ fn compare(before: &Outputs, after: &Outputs, tolerance: f64) -> Result<(), Stri
             .map_err(|e| format!("the passes changed what is computed: {e}"))?;
     }
     Ok(())
+}
+
+/// Weights of more elements are not shown.
+const SHOWN: u64 = 32;
+
+/// The contents of small weights that the text form does not hold.
+fn derived(m: &Module) -> Result<String, String> {
+    let mut text = String::new();
+    for w in &m.weights {
+        let small = w.numel().is_some_and(|n| n <= SHOWN);
+        if small && matches!(w.data, WeightData::Bytes(_)) {
+            let t = weight_tensor(w).map_err(|d| d.to_string())?;
+            text.push_str(&format!("// @{}: {}\n", w.name, show(&t)));
+        }
+    }
+    Ok(text)
+}
+
+/// `// scheme fc1: fp8; not int8: it was not asked for; by rule; with fc2`
+fn decision(d: &Decision) -> String {
+    let topic = format!("{:?}", d.topic).to_lowercase();
+    let mut line = format!("// {topic} {}: {}", d.site, d.chosen);
+    for c in &d.considered {
+        if let Some(reason) = &c.refused_by {
+            line.push_str(&format!("; not {}: {reason}", c.candidate));
+        }
+    }
+    for r in &d.rules {
+        line.push_str(&format!("; by {r}"));
+    }
+    if !d.fused.is_empty() {
+        line.push_str(&format!("; with {}", d.fused.join(", ")));
+    }
+    line + "\n"
 }

@@ -1,13 +1,14 @@
 //! `// set key=value`: options of the passes, and the tolerance of a comparison.
 
-use qcc_passes::{ActMode, Options};
+use qcc_ir::Diagnostic;
+use qcc_passes::{ActMode, Options, Scheme};
 
 /// What the directives of a file set.
 #[derive(Default)]
 pub(super) struct Settings {
     pub(super) passes: Options,
-    /// 0 compares bit for bit.
-    pub(super) tolerance: f64,
+    /// How far results may lie from what they were; none compares bit for bit.
+    pub(super) tolerance: Option<f64>,
 }
 
 impl Settings {
@@ -18,26 +19,41 @@ impl Settings {
                 .split_once('=')
                 .ok_or_else(|| format!("`set {pair}` is not key=value"))?;
             s.set(key, value)
-                .ok_or_else(|| format!("no option `{key}` takes `{value}`"))??;
+                .map_err(|why| format!("option `{key}={value}`: {why}"))?;
         }
         Ok(s)
     }
 
-    fn set(&mut self, key: &str, value: &str) -> Option<Result<(), String>> {
+    fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        let show = |d: Diagnostic| d.to_string();
+        let bad = || "this value is not understood".to_string();
+        let p = &mut self.passes;
         match key {
-            "act" => {
-                self.passes.act = match value {
-                    "auto" => ActMode::Auto,
-                    "static" => ActMode::Static,
-                    "dynamic" => ActMode::Dynamic,
-                    "float" => ActMode::Float,
-                    _ => return None,
-                }
+            "scheme" => p.scheme = Scheme::named(value).map_err(show)?,
+            "head" => p.head = Scheme::named(value).map_err(show)?,
+            "act" => p.act = act(value).ok_or_else(bad)?,
+            "exclude" => p.exclude.push(value.into()),
+            "override" => {
+                let (regex, scheme) = value.rsplit_once('=').ok_or_else(bad)?;
+                let scheme = Scheme::named(scheme).map_err(show)?;
+                p.overrides.push((regex.into(), scheme));
             }
-            "fold_budget" => self.passes.fold_budget = value.parse().ok()?,
-            "tolerance" => self.tolerance = value.parse().ok()?,
-            _ => return Some(Err(format!("there is no option `{key}`"))),
+            "smooth" => p.smooth = Some(value.parse().map_err(|_| bad())?),
+            "float" => p.float = Some(value.parse().map_err(|_| bad())?),
+            "fold_budget" => p.fold_budget = value.parse().map_err(|_| bad())?,
+            "tolerance" => self.tolerance = Some(value.parse().map_err(|_| bad())?),
+            _ => return Err("there is no such option".into()),
         }
-        Some(Ok(()))
+        Ok(())
     }
+}
+
+fn act(value: &str) -> Option<ActMode> {
+    Some(match value {
+        "auto" => ActMode::Auto,
+        "static" => ActMode::Static,
+        "dynamic" => ActMode::Dynamic,
+        "float" => ActMode::Float,
+        _ => return None,
+    })
 }
