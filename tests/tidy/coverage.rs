@@ -80,7 +80,11 @@ fn rules_of_the_kernel_verifier_have_tests() {
     );
     let mut tests: String = files_ending("ir/tests", ".rs").iter().map(read).collect();
     tests.extend(files_ending("tests", ".rs").iter().map(read));
-    let missing = rules.into_iter().filter(|r| !tests.contains(r.as_str()));
+    let missing = rules.into_iter().filter(|r| {
+        // `breaks("K05", …)`, or a test named `k05_types_exist`.
+        !tests.contains(&format!("\"{r}\""))
+            && !tests.contains(&format!("fn {}_", r.to_lowercase()))
+    });
     none(
         "each rule of the kernel verifier has a test that breaks it",
         missing.collect(),
