@@ -9,8 +9,10 @@
 //! are exact. Results are the same bits for any number of [`Threads`].
 #![warn(missing_docs)]
 
+mod clif;
 mod expr;
 mod gemm;
+mod kernels;
 mod math;
 mod ops;
 mod program;

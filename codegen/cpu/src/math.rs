@@ -23,32 +23,69 @@ fn poly<const N: usize>(x: f32, c: [f32; N]) -> f32 {
     sum
 }
 
+/// Beyond these the result of `exp` is 0 or infinite.
+pub(crate) const EXP_BOUNDS: (f32, f32) = (-105.0, 89.0);
+/// Adding 1.5·2²³ rounds to an integer that then stands in the low bits.
+pub(crate) const ROUNDER: f32 = 12_582_912.0;
+/// ln 2 = first − second; products of the first with small integers are exact.
+pub(crate) const LN2: (f32, f32) = (0.693_359_4, 2.121_944_4e-4);
+/// `eˣ` on |x| ≤ ½ln 2.
+pub(crate) const EXP: [f32; 8] = [
+    1.0,
+    1.0,
+    0.500_000_001_4,
+    0.166_666_666_8,
+    0.041_666_456_81,
+    0.008_333_310_024,
+    0.001_393_454_193,
+    0.000_198_919_813_1,
+];
+/// `tanh x / x` in x², |x| ≤ 0.625.
+pub(crate) const TANH: [f32; 7] = [
+    1.0,
+    -0.333_333_331_7,
+    0.133_333_035_6,
+    -0.053_959_259_58,
+    0.021_768_918_65,
+    -0.008_343_945_516,
+    0.002_292_744_816,
+];
+/// `erf x / x` in x², |x| ≤ 1.
+pub(crate) const ERF_SMALL: [f32; 7] = [
+    1.128_379_166,
+    -0.376_126_266_7,
+    0.112_835_947_2,
+    -0.026_854_212_01,
+    0.005_189_087_423,
+    -0.000_801_686_428_7,
+    7.875_875_063e-5,
+];
+/// `erfc z · e^(z²) / t` in `t = 1/(1 + z/2)`.
+pub(crate) const ERF_LARGE: [f32; 11] = [
+    0.282_087_641_1,
+    0.282_276_969_3,
+    0.244_890_454_2,
+    0.187_482_032_8,
+    0.047_244_886_31,
+    0.055_463_272_01,
+    -0.056_796_813_65,
+    -0.249_925_144_4,
+    0.352_962_856_2,
+    -0.179_374_647_5,
+    0.033_688_495_88,
+];
+
 /// `eˣ`; subnormal results, infinities and NaN as IEEE 754 has them.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    // Adding 1.5·2²³ rounds to an integer that then stands in the low bits.
-    const ANCHOR: f32 = 12_582_912.0;
-    // `clamp` keeps NaN; beyond these bounds the result is 0 or infinite anyway.
-    let x = x.clamp(-105.0, 89.0);
-    let shifted = x * std::f32::consts::LOG2_E + ANCHOR;
-    let n = shifted - ANCHOR;
-    // ln 2 in two parts; n·HIGH is exact.
-    let r = (x - n * 0.693_359_4) + n * 2.121_944_4e-4;
-    let p = poly(
-        r,
-        [
-            1.0,
-            1.0,
-            0.500_000_001_4,
-            0.166_666_666_8,
-            0.041_666_456_81,
-            0.008_333_310_024,
-            0.001_393_454_193,
-            0.000_198_919_813_1,
-        ],
-    );
+    // `clamp` keeps NaN.
+    let x = x.clamp(EXP_BOUNDS.0, EXP_BOUNDS.1);
+    let shifted = x * std::f32::consts::LOG2_E + ROUNDER;
+    let n = shifted - ROUNDER;
+    let r = (x - n * LN2.0) + n * LN2.1;
+    let p = poly(r, EXP);
     // 2ⁿ in two factors, for neither overflows where the product does not.
-    let n = shifted.to_bits() as i32 - ANCHOR.to_bits() as i32;
+    let n = shifted.to_bits() as i32 - ROUNDER.to_bits() as i32;
     let half = n >> 1;
     let power = |e: i32| f32::from_bits(((e + 127) << 23) as u32);
     p * power(half) * power(n - half)
@@ -65,18 +102,7 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
 pub(crate) fn tanh(x: f32) -> f32 {
     let a = x.abs();
     let u = x * x;
-    let small = x * poly(
-        u,
-        [
-            1.0,
-            -0.333_333_331_7,
-            0.133_333_035_6,
-            -0.053_959_259_58,
-            0.021_768_918_65,
-            -0.008_343_945_516,
-            0.002_292_744_816,
-        ],
-    );
+    let small = x * poly(u, TANH);
     let large = (1.0 - 2.0 / (exp(2.0 * a) + 1.0)).copysign(x);
     if a < 0.625 { small } else { large }
 }
@@ -85,41 +111,14 @@ pub(crate) fn tanh(x: f32) -> f32 {
 #[inline(always)]
 fn erfc(z: f32) -> f32 {
     let t = 1.0 / (1.0 + 0.5 * z);
-    t * exp(-z * z)
-        * poly(
-            t,
-            [
-                0.282_087_641_1,
-                0.282_276_969_3,
-                0.244_890_454_2,
-                0.187_482_032_8,
-                0.047_244_886_31,
-                0.055_463_272_01,
-                -0.056_796_813_65,
-                -0.249_925_144_4,
-                0.352_962_856_2,
-                -0.179_374_647_5,
-                0.033_688_495_88,
-            ],
-        )
+    t * exp(-z * z) * poly(t, ERF_LARGE)
 }
 
 /// Error function.
 #[inline(always)]
 pub(crate) fn erf(x: f32) -> f32 {
     let a = x.abs();
-    let small = x * poly(
-        x * x,
-        [
-            1.128_379_166,
-            -0.376_126_266_7,
-            0.112_835_947_2,
-            -0.026_854_212_01,
-            0.005_189_087_423,
-            -0.000_801_686_428_7,
-            7.875_875_063e-5,
-        ],
-    );
+    let small = x * poly(x * x, ERF_SMALL);
     // Beyond 6 the result is 1; `min` would lose NaN, `clamp` keeps it.
     let large = (1.0 - erfc(a.clamp(0.0, 6.0))).copysign(x);
     if a < 1.0 { small } else { large }

@@ -52,7 +52,8 @@ impl KernelBuilder {
         self.load_vec(p, 1)
     }
 
-    /// Loads `lanes` consecutive elements; the address is a multiple of their size.
+    /// Loads `lanes` consecutive elements; in a grid kernel the address is a multiple of their
+    /// size.
     pub fn load_vec(&mut self, p: Value, lanes: u8) -> Value {
         let ty = Ty::vec(self.elem(p), lanes);
         self.load_with(p, ty, 0, Cache::Default)

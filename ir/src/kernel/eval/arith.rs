@@ -58,6 +58,7 @@ fn int(op: &Op, dtype: DType, codes: &[u64]) -> Evaluated<u64> {
         Op::And => v(0) & v(1),
         Op::Or => v(0) | v(1),
         Op::Xor => v(0) ^ v(1),
+        Op::Not if dtype == DType::Bool => 1 - v(0),
         Op::Not => !v(0),
         Op::Shl if codes[1] >= u64::from(bits) => 0,
         Op::Shl => v(0) << codes[1],

@@ -1,9 +1,9 @@
 //! Memory of the evaluator: buffers behind the arguments, shared memory of the block.
 //!
 //! A global address is the buffer's number in its upper bits and a byte offset below; a shared
-//! address is a byte offset. Every access is checked for bounds and alignment.
+//! address is a byte offset. Every access is checked for bounds and, in a grid kernel, alignment.
 
-use super::super::{Kernel, Space, Ty};
+use super::super::{Kernel, Kind, Space, Ty};
 use super::{Arg, EvalError, Evaluated, check_arg};
 
 const OFFSET_BITS: u32 = 44;
@@ -17,6 +17,8 @@ enum Buffer<'a> {
 pub(super) struct Memory<'a> {
     buffers: Vec<Buffer<'a>>,
     pub(super) shared: Vec<u8>,
+    /// Whether an address must be a multiple of the access; CPUs do not ask for it.
+    aligned: bool,
 }
 
 impl<'a> Memory<'a> {
@@ -48,6 +50,7 @@ impl<'a> Memory<'a> {
             Memory {
                 buffers,
                 shared: Vec::new(),
+                aligned: matches!(kernel.kind(), Kind::Spmd(_)),
             },
             scalars,
         ))
@@ -77,7 +80,7 @@ impl<'a> Memory<'a> {
         };
         let end = at.checked_add(len);
         match end.and_then(|end| bytes.get(at..end)) {
-            Some(found) if at.is_multiple_of(len.max(1)) => Ok(found),
+            Some(found) if !self.aligned || at.is_multiple_of(len.max(1)) => Ok(found),
             Some(_) => Err(misaligned(at, len)),
             None => Err(outside("load", at, len, bytes.len())),
         }
@@ -98,7 +101,7 @@ impl<'a> Memory<'a> {
         let (len, size) = (data.len(), bytes.len());
         let end = at.checked_add(len);
         match end.and_then(|end| bytes.get_mut(at..end)) {
-            Some(place) if at.is_multiple_of(len.max(1)) => {
+            Some(place) if !self.aligned || at.is_multiple_of(len.max(1)) => {
                 place.copy_from_slice(data);
                 Ok(())
             }

@@ -1,0 +1,3 @@
+//! Builders of serial kernels.
+
+pub(crate) mod rows;
