@@ -305,19 +305,6 @@ vectorised! {
 }
 
 vectorised! {
-    /// `Σ (x[i] − shift)²`, accumulated as [`sum`].
-    fn sum_squares(x: &[f32], shift: f64) -> f64 {
-        let square = |v: f32| { let d = f64::from(v) - shift; d * d };
-        let mut acc = [0.0f64; LANES];
-        let (body, tail) = x.as_chunks::<LANES>();
-        for c in body {
-            for (a, v) in acc.iter_mut().zip(c) { *a += square(*v); }
-        }
-        acc.iter().sum::<f64>() + tail.iter().map(|v| square(*v)).sum::<f64>()
-    }
-}
-
-vectorised! {
     /// The largest element; NaN if any is, −∞ if there is none.
     fn maximum(x: &[f32]) -> f32 {
         let mut acc = [f32::NEG_INFINITY; LANES];
@@ -338,13 +325,6 @@ vectorised! {
     /// `x[i] ← e^(x[i] − shift)`
     fn exp_shifted(x: &mut [f32], shift: f32) {
         for v in x { *v = exp(*v - shift); }
-    }
-}
-
-vectorised! {
-    /// `x[i] ← (x[i] − shift)·factor`, both in f64 and rounded once.
-    fn normalise(x: &[f32], shift: f64, factor: f64, out: &mut [f32]) {
-        for (o, v) in out.iter_mut().zip(x) { *o = ((f64::from(*v) - shift) * factor) as f32; }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Programs: modules prepared for the CPU.
 
+use crate::clif::Jit;
 use crate::ops::{self, Call, Prepared, Site};
 use crate::threads::Threads;
 use crate::value::View;
@@ -106,6 +107,7 @@ impl CpuProgram {
             .first()
             .ok_or_else(|| crate::internal("the module has no function"))?;
         let mut consts = constants(module, func)?;
+        let mut jit = Jit::new()?;
         let mut budget = options.decoded_bytes;
         let mut steps = Vec::with_capacity(func.ops.len());
         // How many operands still need the stored form of a constant.
@@ -123,6 +125,7 @@ impl CpuProgram {
                     .iter()
                     .map(|v| consts[v.index()].clone())
                     .collect(),
+                jit: &mut jit,
                 budget: &mut budget,
             };
             let kernel = ops::prepare(&mut site).map_err(|d| d.or_at(op.loc.to_string()))?;

@@ -31,11 +31,6 @@ impl<'a> View<'a> {
         sizes(self.codes.dims())
     }
 
-    /// Columns and the number of rows before them; a scalar is one row of one.
-    pub(crate) fn rows_cols(&self) -> (usize, usize) {
-        rows_cols(&self.dims())
-    }
-
     /// The real values: a quantized operand is dequantized, a narrow float decoded.
     pub(crate) fn floats(&self, threads: &Threads) -> Result<Cow<'a, [f32]>> {
         match &self.ty.elem {

@@ -57,7 +57,7 @@ fn unary_functions() {
         }
     }
     each(
-        "func @main(%x: bool[n, m]) -> (y: bool[n, m]) { %y: bool[n, m] = not %x\n return %y }",
+        "func @main(%x: bool[n, m]) -> (y: bool[n, m]) {\n %y: bool[n, m] = not %x\n return %y }",
         (0, 2),
         Close::Exact,
     );
@@ -111,7 +111,7 @@ fn casts_between_all_formats() {
         for to in &all {
             each(
                 &format!(
-                    "func @main(%x: {from}[n, m]) -> (y: {to}[n, m]) {{ %y: {to}[n, m] = cast %x\n return %y }}"
+                    "func @main(%x: {from}[n, m]) -> (y: {to}[n, m]) {{\n %y: {to}[n, m] = cast %x\n return %y }}"
                 ),
                 (0, 7),
                 Close::Exact,
@@ -223,4 +223,37 @@ fn softmax_along_any_axis() {
         );
         each(&text, (0, 2), tolerance(d));
     }
+}
+
+/// Expressions with an integer step are interpreted instead of compiled.
+#[test]
+fn interpreted_expressions() {
+    for f in UnaryFn::ALL.iter().filter(|f| **f != UnaryFn::Not) {
+        let text = format!(
+            "func @main(%x: f32[n, m], %r: f16[m], %c: i32[n, 1], %b: bool[m]) -> (y: f32[n, m], z: bf16[n, m]) {{
+              %y: f32[n, m], %z: bf16[n, m] = map %x, %r, %c, %b {{ expr = {{
+                t0 = in0; t1 = in1; t2 = in2; t3 = in3; t4 = abs t0; t5 = 0.25; t6 = add t4, t5; t7 = {} {};
+                t8 = cast f32 t2; t9 = mul t7, t8; t10 = max t9, t1; t11 = le t0, t1; t12 = and t11, t3;
+                t13 = select t12, t10, t9; store t13; store t7 }} }}
+              return %y, %z
+            }}",
+            f.name(),
+            if matches!(f.name(), "log" | "sqrt" | "rsqrt" | "recip") {
+                "t6"
+            } else {
+                "t0"
+            }
+        );
+        each(&text, (-3, 4), tolerance("bf16"));
+    }
+    // A norm whose expression is interpreted.
+    let text = "weight @g: f32[33] = normal(1, 1)
+        func @main(%x: f32[n, 33], %c: i64[n, 1]) -> (y: f32[n, 33], z: f32[n, 33]) {
+          %g: f32[33] = const @g
+          %y: f32[n, 33] = layer_norm %x, %g, %c { eps = 1e-5, expr = { t0 = acc0; t1 = in1; t2 = in2; t3 = cast f32 t2; t4 = mul t0, t1; t5 = add t4, t3; store t5 } }
+          %q: q<i8, [1, *], scale=f32, dynamic>[n, 33] = rms_norm %x, %g, %c { eps = 1e-5, expr = { t0 = acc0; t1 = in2; t2 = cast f32 t1; t3 = add t0, t2; store t3 } }
+          %z: f32[n, 33] = dequantize %q
+          return %y, %z
+        }";
+    each(text, (-3, 4), Close::Rel(1e-2, 1e-2));
 }

@@ -73,19 +73,19 @@ fn data_that_breaks_an_op_is_refused() {
         assert!(e.contains("Q0705") && e.contains("Emb"), "{e}");
     }
     let div = "qir 1
-        func @main(%a: i64[2], %b: i64[2]) -> (y: i64[2]) { %y: i64[2] = div %a, %b\n return %y }";
+        func @main(%a: i64[2], %b: i64[2]) -> (y: i64[2]) {\n %y: i64[2] = div %a, %b\n return %y }";
     let ints = |v: &[i64]| Tensor::i64(&[2], v).unwrap();
     let e = refusal(div, &[ints(&[1, 2]), ints(&[1, 0])]);
     assert!(e.contains("Q0704") && e.contains("div of 2 and 0"), "{e}");
     let max = "qir 1
         dim n = 0..4
-        func @main(%a: i64[2, n]) -> (y: i64[2]) { %y: i64[2] = reduce %a { f = max, axes = [1] }\n return %y }";
+        func @main(%a: i64[2, n]) -> (y: i64[2]) {\n %y: i64[2] = reduce %a { f = max, axes = [1] }\n return %y }";
     let e = refusal(max, &[Tensor::i64(&[2, 0], &[]).unwrap()]);
     assert!(e.contains("Q0704"), "{e}");
     let reshape = "qir 1
         dim n = 1..9
         dim m = 1..9
-        func @main(%a: f32[n, m]) -> (y: f32[m, m]) { %y: f32[m, m] = reshape %a\n return %y }";
+        func @main(%a: f32[n, m]) -> (y: f32[m, m]) {\n %y: f32[m, m] = reshape %a\n return %y }";
     let e = refusal(reshape, &[tensor(&[2, 3])]);
     assert!(
         e.contains("Q0707") && e.contains("[2, 3]") && e.contains("[3, 3]"),
@@ -93,7 +93,7 @@ fn data_that_breaks_an_op_is_refused() {
     );
     let slice = "qir 1
         dim n = 1..9
-        func @main(%a: f32[4]) -> (y: f32[3*n]) { %y: f32[3*n] = slice %a { starts = [0], ends = [3*n] }\n return %y }";
+        func @main(%a: f32[4]) -> (y: f32[3*n]) {\n %y: f32[3*n] = slice %a { starts = [0], ends = [3*n] }\n return %y }";
     let m = parse(&slice.replace("%a: f32[4]", "%a: f32[4], %b: f32[n]")).unwrap();
     let program = CpuProgram::new(&m, &CpuOptions::new(Threads::single())).unwrap();
     let e = program
@@ -122,11 +122,11 @@ fn modules_that_cannot_be_prepared_are_refused() {
     let e = prepare(
         "qir 1
         weight @w: f32[2] = extern
-        func @main() -> (y: f32[2]) { %y: f32[2] = const @w\n return %y }",
+        func @main() -> (y: f32[2]) {\n %y: f32[2] = const @w\n return %y }",
     );
     assert!(e.contains("Q0510") && e.contains("@w"), "{e}");
     let e = prepare(
-        "qir 1\nfunc @main(%x: f32[2]) -> (y: f32[3]) { %y: f32[3] = relu %x\n return %y }",
+        "qir 1\nfunc @main(%x: f32[2]) -> (y: f32[3]) {\n %y: f32[3] = relu %x\n return %y }",
     );
     assert!(e.contains("G03"), "{e}");
 }

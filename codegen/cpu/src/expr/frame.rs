@@ -1,10 +1,117 @@
 //! The index space of an output, folded into as few dimensions as its operands allow.
+//!
+//! An operand has, in each dimension of the output, either that extent or 1. The types say which,
+//! so the folding is decided before any size is known ([`Layout`]) and filled in for each run
+//! ([`Frame`]).
 
+use qcc_ir::DimExpr;
 use qcc_ir::diag::Result;
+use std::ops::Range;
 
-/// Extents of the folded output, outermost first; never empty.
+/// How the dimensions of an output fold.
+pub(super) struct Layout {
+    /// Neighbouring dimensions that count as one, outermost first; never empty.
+    groups: Vec<Range<usize>>,
+    /// For each operand and group, whether the operand steps through it.
+    present: Vec<Vec<bool>>,
+}
+
+/// Extents of the folded output.
 pub(super) struct Frame {
     pub(super) dims: Vec<usize>,
+}
+
+impl Layout {
+    /// Folds an output of shape `to`. With `rows`, the last dimension stays by itself.
+    pub(super) fn new(to: &[DimExpr], operands: &[&[DimExpr]], rows: bool) -> Layout {
+        let one = DimExpr::from(1);
+        let has = |s: &[DimExpr], d: usize| {
+            let at = (d + s.len()).checked_sub(to.len());
+            at.and_then(|i| s.get(i)).is_some_and(|e| *e != one)
+        };
+        let mut out = Layout {
+            groups: Vec::new(),
+            present: vec![Vec::new(); operands.len()],
+        };
+        for d in 0..to.len() {
+            let alone = rows && d + 1 == to.len();
+            if to[d] == one && !alone {
+                continue;
+            }
+            let mask: Vec<bool> = operands.iter().map(|s| has(s, d)).collect();
+            let same = out
+                .present
+                .iter()
+                .zip(&mask)
+                .all(|(p, m)| p.last() == Some(m));
+            match out.groups.last_mut() {
+                Some(last) if same && !alone => last.end = d + 1,
+                _ => {
+                    out.groups.push(d..d + 1);
+                    out.present
+                        .iter_mut()
+                        .zip(mask)
+                        .for_each(|(p, m)| p.push(m));
+                }
+            }
+        }
+        if out.groups.is_empty() {
+            out.groups.push(0..0);
+            out.present.iter_mut().for_each(|p| p.push(false));
+        }
+        out
+    }
+
+    /// Whether operand `i` has one element per column.
+    pub(super) fn columns(&self, i: usize) -> bool {
+        self.present[i].last().copied().unwrap_or(false)
+    }
+
+    /// The frame of an output of these extents.
+    pub(super) fn frame(&self, dims: &[usize]) -> Frame {
+        let group = |g: &Range<usize>| dims.get(g.clone()).map_or(1, |d| d.iter().product());
+        Frame {
+            dims: self.groups.iter().map(group).collect(),
+        }
+    }
+
+    /// The step of operand `i` per dimension of the frame; `cols` is its extent in the last one.
+    pub(super) fn steps(&self, i: usize, frame: &Frame, cols: usize) -> Vec<usize> {
+        let last = frame.dims.len() - 1;
+        let mut step = 1;
+        let mut steps = vec![0; frame.dims.len()];
+        for g in (0..frame.dims.len()).rev().filter(|g| self.present[i][*g]) {
+            steps[g] = step;
+            step *= if g == last { cols } else { frame.dims[g] };
+        }
+        steps
+    }
+}
+
+impl Frame {
+    /// Columns: the extent of the innermost dimension.
+    pub(super) fn cols(&self) -> usize {
+        self.dims.last().copied().unwrap_or(1)
+    }
+
+    /// Rows from `row` on through which every operand steps evenly.
+    pub(super) fn even_rows(&self, row: usize) -> usize {
+        match self.dims[..] {
+            [.., rows, _] => rows - row % rows.max(1),
+            _ => 1,
+        }
+    }
+
+    /// Where an operand with these steps has the first element of a row.
+    pub(super) fn offset(&self, mut row: usize, steps: &[usize]) -> usize {
+        let mut at = 0;
+        let outer = self.dims.len() - 1;
+        for (n, s) in self.dims[..outer].iter().zip(&steps[..outer]).rev() {
+            at += row % n * s;
+            row /= n;
+        }
+        at
+    }
 }
 
 /// The step of an operand of extents `from` in each dimension of `to`, 0 where it is broadcast.
@@ -34,89 +141,80 @@ pub(crate) fn broadcast_steps(from: &[usize], to: &[usize]) -> Result<Vec<usize>
     Ok(steps)
 }
 
-impl Frame {
-    /// Drops dimensions of extent 1 and merges neighbours through which every operand steps
-    /// evenly; rewrites the operands' steps accordingly.
-    pub(super) fn collapse(dims: &[usize], mut steps: Vec<&mut Vec<usize>>) -> Frame {
-        let mut out: Vec<usize> = Vec::new();
-        let mut folded: Vec<Vec<usize>> = vec![Vec::new(); steps.len()];
-        for (d, n) in dims.iter().enumerate().filter(|(_, n)| **n != 1) {
-            let even = folded
-                .iter()
-                .zip(&steps)
-                .all(|(f, s)| f.last().is_some_and(|outer| *outer == s[d] * n));
-            match out.last_mut() {
-                Some(last) if even || steps.is_empty() => {
-                    *last *= n;
-                    for (f, s) in folded.iter_mut().zip(&steps) {
-                        if let Some(f) = f.last_mut() {
-                            *f = s[d];
-                        }
-                    }
-                }
-                _ => {
-                    out.push(*n);
-                    folded
-                        .iter_mut()
-                        .zip(&steps)
-                        .for_each(|(f, s)| f.push(s[d]));
-                }
-            }
-        }
-        if out.is_empty() {
-            out.push(1);
-            folded.iter_mut().for_each(|f| f.push(0));
-        }
-        steps.iter_mut().zip(folded).for_each(|(s, f)| **s = f);
-        Frame { dims: out }
-    }
-
-    /// Columns: the extent of the innermost dimension.
-    pub(super) fn cols(&self) -> usize {
-        self.dims.last().copied().unwrap_or(1)
-    }
-
-    /// Where an operand with these steps has the first element of a row.
-    pub(super) fn offset(&self, mut row: usize, steps: &[usize]) -> usize {
-        let mut at = 0;
-        let outer = self.dims.len() - 1;
-        for (n, s) in self.dims[..outer].iter().zip(&steps[..outer]).rev() {
-            at += row % n * s;
-            row /= n;
-        }
-        at
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn shape(d: &[&str]) -> Vec<DimExpr> {
+        let dim = |s: &&str| {
+            s.parse::<i64>()
+                .map_or_else(|_| DimExpr::sym(*s), DimExpr::from)
+        };
+        d.iter().map(dim).collect()
+    }
+
     #[test]
     fn dimensions_fold_where_all_operands_step_evenly() {
+        let to = shape(&["a", "b", "4", "1", "5"]);
         let dims = [2, 3, 4, 1, 5];
-        let mut full = broadcast_steps(&dims, &dims).unwrap();
-        let mut row = broadcast_steps(&[5], &dims).unwrap();
-        let mut col = broadcast_steps(&[4, 1, 1], &dims).unwrap();
-        let f = Frame::collapse(&dims, vec![&mut full]);
-        assert_eq!((f.dims, full), (vec![120], vec![1]));
-        let mut full = broadcast_steps(&dims, &dims).unwrap();
-        let f = Frame::collapse(&dims, vec![&mut full, &mut row]);
-        assert_eq!((f.dims, full, row), (vec![24, 5], vec![5, 1], vec![0, 1]));
-        let mut full = broadcast_steps(&dims, &dims).unwrap();
-        let f = Frame::collapse(&dims, vec![&mut full, &mut col]);
+        let l = Layout::new(&to, &[&to], false);
+        let f = l.frame(&dims);
+        assert_eq!(
+            (f.dims.as_slice(), l.steps(0, &f, 120)),
+            (&[120][..], vec![1])
+        );
+        let row = shape(&["5"]);
+        let l = Layout::new(&to, &[&to, &row], false);
+        let f = l.frame(&dims);
+        assert_eq!(f.dims, [24, 5]);
+        assert_eq!(
+            (l.steps(0, &f, 5), l.steps(1, &f, 5)),
+            (vec![5, 1], vec![0, 1])
+        );
+        assert!(l.columns(1));
+        let col = shape(&["4", "1", "1"]);
+        let l = Layout::new(&to, &[&to, &col], false);
+        let f = l.frame(&dims);
         assert_eq!(f.dims, [6, 4, 5]);
-        assert_eq!((full, col.clone()), (vec![20, 5, 1], vec![0, 1, 0]));
-        assert_eq!(f.offset(7, &col), 3);
-        assert!(broadcast_steps(&[3], &[4]).is_err());
-        assert!(broadcast_steps(&[1, 4], &[4]).is_err());
+        assert_eq!(
+            (l.steps(0, &f, 5), l.steps(1, &f, 5)),
+            (vec![20, 5, 1], vec![0, 1, 0])
+        );
+        assert_eq!(f.offset(7, &l.steps(1, &f, 5)), 3);
+        assert_eq!((f.even_rows(6), f.even_rows(7)), (2, 1));
+        assert!(!l.columns(1));
+    }
+
+    #[test]
+    fn rows_stay_by_themselves() {
+        let to = shape(&["a", "b", "n"]);
+        let l = Layout::new(&to, &[&to], true);
+        let f = l.frame(&[2, 3, 7]);
+        assert_eq!(
+            (f.dims.as_slice(), l.steps(0, &f, 7)),
+            (&[6, 7][..], vec![7, 1])
+        );
+        let l = Layout::new(&shape(&["a", "1"]), &[], true);
+        assert_eq!(l.frame(&[3, 1]).dims, [3, 1]);
+    }
+
+    #[test]
+    fn a_symbol_that_happens_to_be_one_changes_nothing() {
+        let to = shape(&["a", "b"]);
+        let l = Layout::new(&to, &[&to, &to[1..]], false);
+        let f = l.frame(&[4, 1]);
+        assert_eq!(f.dims, [4, 1]);
+        assert_eq!(
+            (l.steps(0, &f, 1), l.steps(1, &f, 1)),
+            (vec![1, 1], vec![0, 1])
+        );
     }
 
     #[test]
     fn scalars_have_one_element() {
-        let f = Frame::collapse(&[], Vec::new());
-        assert_eq!(f.dims, [1]);
-        let f = Frame::collapse(&[2, 3], Vec::new());
-        assert_eq!(f.dims, [6]);
+        assert_eq!(Layout::new(&[], &[&[]], false).frame(&[]).dims, [1]);
+        assert_eq!(Layout::new(&[], &[], true).frame(&[]).dims, [1]);
+        assert!(broadcast_steps(&[3], &[4]).is_err());
+        assert!(broadcast_steps(&[1, 4], &[4]).is_err());
     }
 }

@@ -8,8 +8,9 @@
 //! 64·t numbers. A row without any visible key gives zeros.
 
 use super::{Call, Prepared, Site};
-use crate::expr::{Fused, Outputs, Plan, Regs};
+use crate::expr::{Fused, Outputs, Plan, Spec};
 use crate::gemm::{Mat, gemm};
+use crate::kernels::rows::Reduction;
 use crate::math;
 use crate::threads::Scatter;
 use crate::value::View;
@@ -29,7 +30,18 @@ pub(super) fn prepare(site: &mut Site<'_>) -> Result<Prepared> {
     };
     let attrs = *attrs;
     let expr = expr.clone().unwrap_or_else(Expr::identity);
-    let plan = Plan::new(&expr, &site.operand_types())?;
+    let (operands, results) = (site.operand_types(), site.result_types());
+    let spec = Spec {
+        expr: &expr,
+        operands: &operands,
+        results: &results,
+        shape: &results[0].shape,
+        accs: 1,
+        reduction: Reduction::None,
+        rows: true,
+        segmented: false,
+    };
+    let plan = Plan::new(&spec, site.jit)?;
     super::plain(move |c| run(c, attrs, &plan))
 }
 
@@ -139,14 +151,14 @@ fn run(c: &Call<'_>, attrs: AttentionAttrs, plan: &Plan) -> Result<Vec<Bundle>> 
     })?;
     let dims = [batch, a.shape.s, width];
     let fused = Fused::new(plan, c.args, &dims, None, c.threads)?;
-    let mut out = Outputs::new(c.results)?;
+    let mut out = Outputs::new(plan, c.results, c.args)?;
     let sinks = out.sinks()?;
-    c.threads.ranges(acc.len(), 1 << 14, |r| {
+    c.threads.ranges(acc.len(), fused.grain(1 << 14), |r| {
         let part = &acc[r.clone()];
-        fused.run(&mut Regs::new(plan), r.start, r.len(), [part, &[]], &sinks)
+        fused.run(&mut fused.scratch(), r.start, r.len(), [part, &[]], &sinks)
     })?;
     drop(sinks);
-    out.finish(&|i| plan.params(i, c.args), c.threads)
+    out.finish(c.threads)
 }
 
 impl Attention<'_> {

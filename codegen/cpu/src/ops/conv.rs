@@ -9,8 +9,9 @@ use super::linear::absorb;
 use super::operand::{Matrix, codes_multiply};
 use super::pool::{four_dims, taps, two_dims};
 use super::{Call, Prepared, Site};
-use crate::expr::{Fused, Outputs, Plan, Regs, Sink};
+use crate::expr::{Fused, Outputs, Plan, Sink, Spec};
 use crate::gemm::{Mat, gemm, gemm_exact};
+use crate::kernels::rows::Reduction;
 use qcc_ir::Bundle;
 use qcc_ir::diag::Result;
 use qcc_ir::expr::Expr;
@@ -38,10 +39,20 @@ pub(super) fn prepare(site: &mut Site<'_>) -> Result<Prepared> {
     else {
         return Err(crate::internal("a convolution was expected"));
     };
-    let types = site.operand_types();
+    let (types, results) = (site.operand_types(), site.result_types());
+    let spec = Spec {
+        expr: &expr.clone().unwrap_or_else(Expr::identity),
+        operands: &types,
+        results: &results,
+        shape: &results[0].shape,
+        accs: 1,
+        reduction: Reduction::None,
+        rows: false,
+        segmented: false,
+    };
     let mut conv = Conv {
         bias: expr.is_none() && types.len() > 2,
-        plan: Plan::new(&expr.clone().unwrap_or_else(Expr::identity), &types)?,
+        plan: Plan::new(&spec, site.jit)?,
         window: two_dims(window)?,
         groups: *groups as usize,
         apart: codes_multiply((types[0], 0), (types[1], 1)),
@@ -122,7 +133,7 @@ impl Conv {
             false => None,
         };
         let fused = Fused::new(&self.plan, c.args, &dims, None, c.threads)?;
-        let mut out = Outputs::new(c.results)?;
+        let mut out = Outputs::new(&self.plan, c.results, c.args)?;
         let sinks = out.sinks()?;
         let (tiles, ng) = ((oh * ow).div_ceil(TILE), n / self.groups);
         c.threads.each(b * self.groups * tiles, |task| {
@@ -139,7 +150,7 @@ impl Conv {
             self.store(&acc, &fused, &place, [n, oh * ow], &sinks)
         })?;
         drop(sinks);
-        out.finish(&|i| self.plan.params(i, c.args), c.threads)
+        out.finish(c.threads)
     }
 
     /// `Σ w·x` for a tile: `[channels, positions]`.
@@ -194,10 +205,10 @@ impl Conv {
         [n, size]: [usize; 2],
         sinks: &[Sink<'_>],
     ) -> Result<()> {
-        let mut regs = Regs::new(&self.plan);
+        let mut scratch = fused.scratch();
         for (row, ch) in acc.chunks(p.len).zip(p.channels.clone()) {
             let at = (p.batch * n + ch) * size + p.at;
-            fused.run(&mut regs, at, p.len, [row, &[]], sinks)?;
+            fused.run(&mut scratch, at, p.len, [row, &[]], sinks)?;
         }
         Ok(())
     }

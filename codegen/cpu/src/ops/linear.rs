@@ -6,7 +6,8 @@
 
 use super::operand::{Matrix, codes_multiply, product};
 use super::{Call, Prepared, Site};
-use crate::expr::{Columns, Fused, Outputs, Plan, Regs, Sink};
+use crate::expr::{Columns, Fused, Outputs, Plan, Sink, Spec};
+use crate::kernels::rows::Reduction;
 use qcc_ir::Bundle;
 use qcc_ir::diag::Result;
 use qcc_ir::expr::{BinaryFn, Expr, Node};
@@ -31,7 +32,8 @@ pub(super) fn default_expr(bias: bool) -> Expr {
 }
 
 struct Linear {
-    plan: Plan,
+    /// One for each segment.
+    plans: Vec<Plan>,
     segments: Vec<u64>,
     accs: usize,
     /// Whether codes multiply and scales stay outside the sums.
@@ -48,20 +50,37 @@ pub(super) fn prepare(site: &mut Site<'_>) -> Result<Prepared> {
     else {
         return Err(crate::internal("a linear was expected"));
     };
-    let types = site.operand_types();
+    let (types, results) = (site.operand_types(), site.result_types());
     let expr = expr
         .clone()
         .unwrap_or_else(|| default_expr(types.len() > 2));
     let lead = types[0].rank().saturating_sub(1);
+    let merged = !segments.is_empty();
+    // Segments share the store; otherwise each result has its own.
+    let parts = results.chunks(if merged { 1 } else { results.len().max(1) });
+    let mut plans = Vec::new();
+    for results in parts {
+        let spec = Spec {
+            expr: &expr,
+            operands: &types,
+            results,
+            shape: &results[0].shape,
+            accs: usize::from(*accs),
+            reduction: Reduction::None,
+            rows: false,
+            segmented: merged,
+        };
+        plans.push(Plan::new(&spec, site.jit)?);
+    }
     let mut linear = Linear {
-        plan: Plan::new(&expr, &types)?,
+        plans,
         segments: segments.clone(),
         accs: usize::from(*accs),
         apart: codes_multiply((types[0], lead), (types[1], 1)),
         weights: None,
     };
     let mut absorbed = Vec::new();
-    if !linear.plan.reads(1) {
+    if !linear.plans.iter().any(|p| p.reads(1)) {
         linear.weights = absorb(site, 1, linear.apart)?;
         absorbed.extend(linear.weights.is_some().then_some(1));
     }
@@ -90,11 +109,11 @@ pub(super) fn absorb(
 }
 
 /// A segment of the columns with what is stored there.
-struct Part<'a, 's> {
+struct Part<'a> {
     fused: Fused<'a>,
     at: usize,
     width: usize,
-    sinks: &'s [Sink<'s>],
+    sinks: Vec<Sink<'a>>,
 }
 
 impl Linear {
@@ -112,28 +131,34 @@ impl Linear {
         };
         let n = w.rows / self.accs;
         let merged = !self.segments.is_empty();
-        let mut out = Outputs::new(c.results)?;
-        {
-            let sinks = out.sinks()?;
-            let mut parts = Vec::new();
-            let mut at = 0;
-            let count = if merged { c.results.len() } else { 1 };
-            for i in 0..count {
-                let dims = crate::value::sizes(&c.results[i].1);
-                let width = if merged { self.segments[i] as usize } else { n };
-                let columns = merged.then_some(Columns { at, full: n });
-                parts.push(Part {
-                    fused: Fused::new(&self.plan, c.args, &dims, columns, c.threads)?,
-                    at,
-                    width,
-                    sinks: if merged { &sinks[i..=i] } else { &sinks },
-                });
-                at += width;
-            }
-            self.tiles(c, &x, w, &parts)?;
+        let results = c
+            .results
+            .chunks(if merged { 1 } else { c.results.len().max(1) });
+        let mut outs = Vec::new();
+        for (plan, results) in self.plans.iter().zip(results) {
+            outs.push(Outputs::new(plan, results, c.args)?);
         }
-        let store = |i: usize| if merged { 0 } else { i };
-        out.finish(&|i| self.plan.params(store(i), c.args), c.threads)
+        let mut parts = Vec::new();
+        let mut at = 0;
+        for (i, (plan, out)) in self.plans.iter().zip(&mut outs).enumerate() {
+            let dims = crate::value::sizes(&c.results[i].1);
+            let width = if merged { self.segments[i] as usize } else { n };
+            let columns = merged.then_some(Columns { at, full: n });
+            parts.push(Part {
+                fused: Fused::new(plan, c.args, &dims, columns, c.threads)?,
+                at,
+                width,
+                sinks: out.sinks()?,
+            });
+            at += width;
+        }
+        self.tiles(c, &x, w, &parts)?;
+        drop(parts);
+        let mut all = Vec::with_capacity(c.results.len());
+        for out in outs {
+            all.extend(out.finish(c.threads)?);
+        }
+        Ok(all)
     }
 
     /// Computes all tiles: tasks are rows of tiles, or single panels where there are few rows.
@@ -142,7 +167,7 @@ impl Linear {
         c: &Call<'_>,
         x: &Matrix<'_>,
         w: &Matrix<'_>,
-        parts: &[Part<'_, '_>],
+        parts: &[Part<'_>],
     ) -> Result<()> {
         let panels: Vec<(usize, Range<usize>)> = parts
             .iter()
@@ -174,11 +199,11 @@ impl Linear {
         w: &Matrix<'_>,
         rows: Range<usize>,
         panels: &[(usize, Range<usize>)],
-        parts: &[Part<'_, '_>],
+        parts: &[Part<'_>],
     ) -> Result<()> {
         let xs = x.read(rows.clone())?;
         let n = w.rows / self.accs;
-        let mut regs = Regs::new(&self.plan);
+        let mut scratch: Vec<_> = parts.iter().map(|p| p.fused.scratch()).collect();
         let mut accs = [Vec::new(), Vec::new()];
         for (i, cols) in panels {
             let p = &parts[*i];
@@ -199,7 +224,7 @@ impl Linear {
             for r in 0..runs {
                 let at = (rows.start + r) * p.width + cols.start;
                 let a = [&accs[0], &accs[1]].map(|a| a.get(r * len..(r + 1) * len).unwrap_or(&[]));
-                p.fused.run(&mut regs, at, len, a, p.sinks)?;
+                p.fused.run(&mut scratch[*i], at, len, a, &p.sinks)?;
             }
         }
         Ok(())

@@ -1,12 +1,13 @@
 //! Elementwise ops: every one is an expression over its operands.
 
 use super::{Call, Prepared, Site};
-use crate::expr::{Outputs, Plan, Regs};
+use crate::expr::{Fused, Outputs, Plan, Spec};
+use crate::kernels::rows::Reduction;
 use crate::value::View;
 use qcc_ir::diag::Result;
 use qcc_ir::expr::{Expr, Node};
 use qcc_ir::format::{decode_slice, decode_slice_i64, encode_slice, encode_slice_i64};
-use qcc_ir::graph::OpKind;
+use qcc_ir::graph::{OpKind, TensorType};
 use qcc_ir::{Bundle, DType, Tensor};
 
 /// Elements that one task computes; a multiple of the tile.
@@ -36,22 +37,44 @@ fn expression(kind: &OpKind) -> Expr {
 }
 
 pub(super) fn prepare(site: &mut Site<'_>) -> Result<Prepared> {
-    let plan = Plan::new(&expression(&site.op.kind), &site.operand_types())?;
+    let expr = expression(&site.op.kind);
+    let plan = plan(site, &expr)?;
     super::plain(move |c| run(c, &plan))
 }
 
-fn run(c: &Call<'_>, plan: &Plan) -> Result<Vec<Bundle>> {
+/// The plan of an elementwise op with this expression.
+pub(super) fn plan(site: &mut Site<'_>, expr: &Expr) -> Result<Plan> {
+    let (operands, results) = (site.operand_types(), site.result_types());
+    let by_row = |t: &&TensorType| {
+        t.elem
+            .quant()
+            .is_some_and(|q| q.dynamic && q.block.is_row())
+    };
+    let spec = Spec {
+        expr,
+        operands: &operands,
+        results: &results,
+        shape: &results[0].shape,
+        accs: 0,
+        reduction: Reduction::None,
+        rows: results.iter().any(by_row),
+        segmented: false,
+    };
+    Plan::new(&spec, site.jit)
+}
+
+pub(super) fn run(c: &Call<'_>, plan: &Plan) -> Result<Vec<Bundle>> {
     let (_, dims) = c.result()?;
     let dims = crate::value::sizes(dims);
     let len = dims.iter().product();
-    let fused = crate::expr::Fused::new(plan, c.args, &dims, None, c.threads)?;
-    let mut out = Outputs::new(c.results)?;
+    let fused = Fused::new(plan, c.args, &dims, None, c.threads)?;
+    let mut out = Outputs::new(plan, c.results, c.args)?;
     let sinks = out.sinks()?;
-    c.threads.ranges(len, PIECE, |r| {
-        fused.run(&mut Regs::new(plan), r.start, r.len(), [&[], &[]], &sinks)
+    c.threads.ranges(len, fused.grain(PIECE), |r| {
+        fused.run(&mut fused.scratch(), r.start, r.len(), [&[], &[]], &sinks)
     })?;
     drop(sinks);
-    out.finish(&|i| plan.params(i, c.args), c.threads)
+    out.finish(c.threads)
 }
 
 /// Numbers of a plain tensor: floats exactly in f64, integers in i64.

@@ -19,6 +19,7 @@ mod reduce;
 mod rotary;
 mod softmax;
 
+use crate::clif::Jit;
 use crate::threads::Threads;
 use crate::value::View;
 use qcc_ir::Bundle;
@@ -66,6 +67,7 @@ pub(crate) struct Site<'a> {
     pub(crate) threads: &'a Threads,
     /// By operand position: the value of a constant.
     pub(crate) consts: Vec<Option<Arc<Bundle>>>,
+    pub(crate) jit: &'a mut Jit,
     /// Bytes of decoded weights that may still be kept.
     pub(crate) budget: &'a mut u64,
 }
@@ -73,6 +75,10 @@ pub(crate) struct Site<'a> {
 impl<'a> Site<'a> {
     pub(crate) fn operand_types(&self) -> Vec<&'a TensorType> {
         self.op.operands.iter().map(|v| self.func.ty(*v)).collect()
+    }
+
+    pub(crate) fn result_types(&self) -> Vec<&'a TensorType> {
+        self.op.results.iter().map(|v| self.func.ty(*v)).collect()
     }
 
     /// The constant operand `i`.
@@ -111,7 +117,7 @@ pub(crate) fn prepare(site: &mut Site<'_>) -> Result<Option<Prepared>> {
             map::prepare(site)
         }
         OpKind::Cast => plain(map::cast),
-        OpKind::Quantize => plain(quantize::quantize),
+        OpKind::Quantize => quantize::prepare(site),
         OpKind::Dequantize => plain(quantize::dequantize),
         OpKind::Reshape => plain(layout::reshape),
         OpKind::Transpose { perm } => {
@@ -145,7 +151,7 @@ pub(crate) fn prepare(site: &mut Site<'_>) -> Result<Option<Prepared>> {
         }
         OpKind::Softmax { axis } => {
             let axis = *axis;
-            plain(move |c| softmax::softmax(c, axis))
+            softmax::prepare(site, axis)
         }
         OpKind::MatMul => plain(matmul::matmul),
         OpKind::Linear { .. } => linear::prepare(site),

@@ -6,12 +6,13 @@
 //! ```
 
 use super::{Call, Prepared, Site};
-use crate::expr::{Fused, Outputs, Plan, Regs};
-use crate::math;
-use qcc_ir::Bundle;
+use crate::expr::{Fused, Outputs, Plan, Sink, Spec};
+use crate::kernels::rows::Reduction;
+use crate::threads::Scatter;
 use qcc_ir::diag::Result;
 use qcc_ir::expr::{BinaryFn, Expr, Node};
-use qcc_ir::graph::OpKind;
+use qcc_ir::graph::{OpKind, TensorType};
+use qcc_ir::{Bundle, DType};
 
 /// Elements that one task normalizes, about.
 const PIECE: usize = 1 << 13;
@@ -29,43 +30,87 @@ fn default_expr(bias: bool) -> Expr {
     e
 }
 
-pub(super) fn prepare(site: &mut Site<'_>) -> Result<Prepared> {
-    let types = site.operand_types();
-    let (eps, centred) = match &site.op.kind {
-        OpKind::LayerNorm { eps, .. } => (*eps, true),
-        OpKind::RmsNorm { eps, .. } => (*eps, false),
-        _ => return Err(crate::internal("a norm was expected")),
-    };
-    let default = || default_expr(centred && types.len() > 2);
-    let expr = site.op.kind.expr().cloned().unwrap_or_else(default);
-    let plan = Plan::new(&expr, &types)?;
-    super::plain(move |c| run(c, &plan, f32::from_bits(eps), centred))
+/// One kernel, or one that normalizes and an expression on what it gives.
+struct Norm {
+    rows: Plan,
+    rest: Option<Plan>,
 }
 
-fn run(c: &Call<'_>, plan: &Plan, eps: f32, centred: bool) -> Result<Vec<Bundle>> {
-    let x = c.arg(0)?;
-    let dims = x.dims();
-    let (rows, n) = x.rows_cols();
-    let x = x.floats(c.threads)?;
-    let fused = Fused::new(plan, c.args, &dims, None, c.threads)?;
-    let mut out = Outputs::new(c.results)?;
-    let sinks = out.sinks()?;
-    let rows = if n == 0 { 0 } else { rows };
-    c.threads.ranges(rows, PIECE.div_ceil(n.max(1)), |r| {
-        let mut regs = Regs::new(plan);
-        let mut acc = vec![0f32; r.len() * n];
-        let from = x[r.start * n..r.end * n].chunks(n);
-        for (row, acc) in from.zip(acc.chunks_mut(n)) {
-            let mean = if centred {
-                math::sum(row) / n as f64
-            } else {
-                0.0
-            };
-            let var = math::sum_squares(row, mean) / n as f64;
-            math::normalise(row, mean, 1.0 / (var + f64::from(eps)).sqrt(), acc);
+pub(super) fn prepare(site: &mut Site<'_>) -> Result<Prepared> {
+    let (operands, results) = (site.operand_types(), site.result_types());
+    let (reduction, centred) = match &site.op.kind {
+        OpKind::LayerNorm { eps, .. } => (Reduction::LayerNorm(f32::from_bits(*eps)), true),
+        OpKind::RmsNorm { eps, .. } => (Reduction::RmsNorm(f32::from_bits(*eps)), false),
+        _ => return Err(crate::internal("a norm was expected")),
+    };
+    let default = || default_expr(centred && operands.len() > 2);
+    let expr = site.op.kind.expr().cloned().unwrap_or_else(default);
+    let whole = Spec {
+        expr: &expr,
+        operands: &operands,
+        results: &results,
+        shape: &operands[0].shape,
+        accs: 1,
+        reduction,
+        rows: true,
+        segmented: false,
+    };
+    let norm = if Plan::is_native(&whole) {
+        Norm {
+            rows: Plan::new(&whole, site.jit)?,
+            rest: None,
         }
-        fused.run(&mut regs, r.start * n, r.len() * n, [&acc, &[]], &sinks)
-    })?;
-    drop(sinks);
-    out.finish(&|i| plan.params(i, c.args), c.threads)
+    } else {
+        let plain = TensorType::new(DType::F32, operands[0].shape.iter().cloned());
+        let alone = Spec {
+            expr: &Expr::identity(),
+            results: &[&plain],
+            ..whole
+        };
+        let rest = Spec {
+            reduction: Reduction::None,
+            ..whole
+        };
+        Norm {
+            rows: Plan::new(&alone, site.jit)?,
+            rest: Some(Plan::new(&rest, site.jit)?),
+        }
+    };
+    super::plain(move |c| norm.run(c))
+}
+
+impl Norm {
+    fn run(&self, c: &Call<'_>) -> Result<Vec<Bundle>> {
+        let x = c.arg(0)?;
+        let dims = x.dims();
+        let x = x.floats(c.threads)?;
+        let rows = Fused::new(&self.rows, c.args, &dims, None, c.threads)?;
+        let grain = rows.grain(PIECE);
+        let last = self.rest.as_ref().unwrap_or(&self.rows);
+        let mut out = Outputs::new(last, c.results, c.args)?;
+        let sinks = out.sinks()?;
+        match &self.rest {
+            None => c.threads.ranges(x.len(), grain, |r| {
+                let part = &x[r.clone()];
+                rows.run(&mut rows.scratch(), r.start, r.len(), [part, &[]], &sinks)
+            })?,
+            Some(rest) => {
+                let rest = Fused::new(rest, c.args, &dims, None, c.threads)?;
+                let mut acc = vec![0f32; x.len()];
+                {
+                    let sink = [Sink::Floats(Scatter::new(&mut acc))];
+                    c.threads.ranges(x.len(), grain, |r| {
+                        let part = &x[r.clone()];
+                        rows.run(&mut rows.scratch(), r.start, r.len(), [part, &[]], &sink)
+                    })?;
+                }
+                c.threads.ranges(x.len(), grain, |r| {
+                    let part = &acc[r.clone()];
+                    rest.run(&mut rest.scratch(), r.start, r.len(), [part, &[]], &sinks)
+                })?;
+            }
+        }
+        drop(sinks);
+        out.finish(c.threads)
+    }
 }

@@ -1,11 +1,29 @@
 //! `quantize` and `dequantize`.
 
-use super::Call;
+use super::{Call, Prepared, Site, map};
 use qcc_ir::Bundle;
 use qcc_ir::diag::Result;
+use qcc_ir::expr::{Expr, Node, Store};
 
-/// Quantizes to the result's type, with the given scale or with one computed from each block.
-pub(super) fn quantize(c: &Call<'_>) -> Result<Vec<Bundle>> {
+/// Quantization to the result's type, with the given scale or with one computed from each block:
+/// by a row kernel where one scale serves a tensor or a row, else by the codecs.
+pub(super) fn prepare(site: &mut Site<'_>) -> Result<Prepared> {
+    let mut expr = Expr::default();
+    let value = expr.push(Node::Input(0));
+    let given = |i: u8| (site.op.operands.len() > usize::from(i)).then_some(i);
+    expr.stores.push(Store {
+        value,
+        scale: given(1),
+        zero: given(2),
+    });
+    let plan = map::plan(site, &expr)?;
+    if plan.stores_codes(0) {
+        return super::plain(move |c| map::run(c, &plan));
+    }
+    super::plain(quantize)
+}
+
+fn quantize(c: &Call<'_>) -> Result<Vec<Bundle>> {
     let (ty, dims) = c.result()?;
     let q = ty
         .elem

@@ -1,58 +1,75 @@
 //! `softmax` along one axis.
 
-use super::Call;
-use crate::math;
+use super::{Call, Prepared, Site};
+use crate::expr::{Fused, Plan, Sink, Spec};
+use crate::kernels::rows::Reduction;
+use crate::threads::Scatter;
 use crate::value::encode_floats;
-use qcc_ir::Bundle;
 use qcc_ir::diag::Result;
+use qcc_ir::expr::Expr;
+use qcc_ir::graph::TensorType;
+use qcc_ir::{Bundle, DType, DimExpr};
 
 /// Elements that one task handles, about.
 const PIECE: usize = 1 << 13;
 
-/// `e^(x−m)/Σ e^(x−m)` in place; a row of −∞ only becomes zeros.
-fn row(x: &mut [f32]) {
-    let max = math::maximum(x);
-    if max == f32::NEG_INFINITY {
-        return x.fill(0.0);
-    }
-    math::exp_shifted(x, max);
-    let sum = math::sum(x);
-    math::scale(x, (1.0 / sum) as f32);
+/// A row kernel over rows of the length of the axis.
+pub(super) fn prepare(site: &mut Site<'_>, axis: usize) -> Result<Prepared> {
+    let n = site.operand_types()[0].shape[axis].clone();
+    let shape = [DimExpr::sym("rows"), n];
+    let rows = TensorType::new(DType::F32, shape.clone());
+    let spec = Spec {
+        expr: &Expr::identity(),
+        operands: &[],
+        results: &[&rows],
+        shape: &shape,
+        accs: 1,
+        reduction: Reduction::Softmax,
+        rows: true,
+        segmented: false,
+    };
+    let plan = Plan::new(&spec, site.jit)?;
+    super::plain(move |c| softmax(c, axis, &plan))
 }
 
-pub(super) fn softmax(c: &Call<'_>, axis: usize) -> Result<Vec<Bundle>> {
+fn softmax(c: &Call<'_>, axis: usize, plan: &Plan) -> Result<Vec<Bundle>> {
     let (ty, dims) = c.result()?;
     let x = c.arg(0)?;
     let d = x.dims();
     let n = d[axis];
     let inner: usize = d[axis + 1..].iter().product();
-    let mut data = x.floats(c.threads)?.into_owned();
-    if !data.is_empty() && inner == 1 {
-        let rows = PIECE.div_ceil(n);
-        c.threads.chunks(&mut data, rows * n, |_, piece| {
-            piece.chunks_mut(n).for_each(row);
-            Ok(())
-        })?;
-    } else if !data.is_empty() {
-        strided(c, &mut data, n, inner)?;
+    let data = x.floats(c.threads)?;
+    let mut out = vec![0f32; data.len()];
+    if inner == 1 {
+        rows(c, plan, &data, &mut out, n)?;
+    } else {
+        // Elements of a row lie `inner` apart: they are brought together, and put back.
+        let mut lines = vec![0f32; data.len()];
+        exchange(c, &data, &mut lines, [n, inner])?;
+        let mut done = vec![0f32; data.len()];
+        rows(c, plan, &lines, &mut done, n)?;
+        exchange(c, &done, &mut out, [inner, n])?;
     }
-    let t = encode_floats(ty.plain("the result of softmax")?, dims, &data, c.threads)?;
+    let t = encode_floats(ty.plain("the result of softmax")?, dims, &out, c.threads)?;
     Ok(vec![t.into()])
 }
 
-/// Rows whose elements lie `inner` apart: each is copied out, computed and put back.
-fn strided(c: &Call<'_>, data: &mut [f32], n: usize, inner: usize) -> Result<()> {
-    // Every `n·inner` elements hold `inner` rows and belong to one task.
-    c.threads.chunks(data, n * inner, |_, block| {
-        let mut line = vec![0f32; n];
-        for at in 0..inner {
-            line.iter_mut()
-                .enumerate()
-                .for_each(|(i, v)| *v = block[i * inner + at]);
-            row(&mut line);
-            line.iter()
-                .enumerate()
-                .for_each(|(i, v)| block[i * inner + at] = *v);
+fn rows(c: &Call<'_>, plan: &Plan, x: &[f32], out: &mut [f32], n: usize) -> Result<()> {
+    let dims = [x.len() / n.max(1), n];
+    let fused = Fused::new(plan, &[], &dims, None, c.threads)?;
+    let sinks = [Sink::Floats(Scatter::new(out))];
+    c.threads.ranges(x.len(), fused.grain(PIECE), |r| {
+        let part = &x[r.clone()];
+        fused.run(&mut fused.scratch(), r.start, r.len(), [part, &[]], &sinks)
+    })
+}
+
+/// Transposes each `[rows, cols]` matrix.
+fn exchange(c: &Call<'_>, from: &[f32], to: &mut [f32], [rows, cols]: [usize; 2]) -> Result<()> {
+    c.threads.chunks(to, rows * cols, |at, out| {
+        let block = &from[at..at + out.len()];
+        for (i, o) in out.iter_mut().enumerate() {
+            *o = block[i % rows * cols + i / rows];
         }
         Ok(())
     })
