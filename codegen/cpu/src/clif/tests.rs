@@ -171,7 +171,8 @@ fn every_format_is_loaded_and_stored() {
 
 #[test]
 fn functions_give_the_bits_of_the_rust_ones() {
-    let fs: [(UnaryFn, fn(f32) -> f32); 3] = [
+    type Rust = fn(f32) -> f32;
+    let fs: [(UnaryFn, Rust); 3] = [
         (UnaryFn::Exp, crate::math::exp),
         (UnaryFn::Tanh, crate::math::tanh),
         (UnaryFn::Erf, crate::math::erf),

@@ -1,3 +1,4 @@
 //! Builders of serial kernels.
 
 pub(crate) mod rows;
+mod stats;

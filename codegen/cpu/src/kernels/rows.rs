@@ -14,12 +14,13 @@
 //! (rows of `cols`), followed, if it is quantized, by scale and zero point (static), or by the
 //! pointers to its scales and to a scratch row (dynamic); a scratch row for softmax.
 
+use super::stats::{exponentials, f64_const, factor, splat, sum};
 use qcc_ir::DType;
 use qcc_ir::expr::Expr;
 use qcc_ir::format::QuantFormat;
 use qcc_ir::graph::QuantType;
 use qcc_ir::kernel::{
-    Kernel, KernelBuilder, Math, Problem, Ty, Value, lower_expr_lanes, quantize_code, to_compute,
+    Kernel, KernelBuilder, Problem, Ty, Value, lower_expr_lanes, quantize_code, to_compute,
     to_storage,
 };
 
@@ -69,7 +70,7 @@ pub(crate) struct Rows<'a> {
 }
 
 /// Columns computed at once.
-const LANES: u8 = 4;
+pub(super) const LANES: u8 = 4;
 
 /// The kernel's parameters.
 struct Params {
@@ -359,15 +360,6 @@ fn sink(k: &mut KernelBuilder, i: usize, o: &Output) -> Sink {
     sink
 }
 
-/// A scalar in every lane.
-fn splat(k: &mut KernelBuilder, v: Value, lanes: u8) -> Value {
-    k.pack(&vec![v; usize::from(lanes)])
-}
-
-fn f64_const(k: &mut KernelBuilder, v: f64) -> Value {
-    k.const_bits(Ty::scalar(DType::F64), v.to_bits())
-}
-
 /// Elements in their compute type.
 fn read(k: &mut KernelBuilder, p: Value, d: DType, lanes: u8) -> Value {
     let v = k.load_vec(p, lanes);
@@ -397,106 +389,6 @@ fn larger(k: &mut KernelBuilder, max: Value, v: Value) -> Value {
     let bits = k.bitcast(v, ty);
     let magnitude = k.and_imm(bits, i64::from(i32::MAX));
     k.max(max, magnitude)
-}
-
-/// `Σ (x − shift)`, or of the squares, in f64: four interleaved partial sums, then the rest.
-fn sum(k: &mut KernelBuilder, cols: Value, x: Value, shift: Value, square: bool) -> Value {
-    let term = |k: &mut KernelBuilder, col: Value, acc: Value, lanes: u8| {
-        let p = k.ptr_add(x, col);
-        let v = k.load_vec(p, lanes);
-        let v = k.cvt(v, DType::F64);
-        let s = splat(k, shift, lanes);
-        let d = k.sub(v, s);
-        let t = if square { k.mul(d, d) } else { d };
-        k.add(acc, t)
-    };
-    let (start, end) = (k.i64(0), k.and_imm(cols, -i64::from(LANES)));
-    let (four, one) = (k.i64(i64::from(LANES)), k.i64(1));
-    let zero = k.const_bits(Ty::vec(DType::F64, LANES), 0);
-    let wide = k.for_range(start, end, four, &[zero], |k, col, acc| {
-        vec![term(k, col, acc[0], LANES)]
-    });
-    let lanes = k.lanes(wide[0]);
-    let mut total = lanes[0];
-    for l in &lanes[1..] {
-        total = k.add(total, *l);
-    }
-    k.for_range(end, cols, one, &[total], |k, col, acc| {
-        vec![term(k, col, acc[0], 1)]
-    })[0]
-}
-
-/// `1/√(mean((x − shift)²) + eps)` in f64.
-fn factor(k: &mut KernelBuilder, cols: Value, x: Value, shift: Value, eps: f32) -> Value {
-    let squares = sum(k, cols, x, shift, true);
-    let n = k.cvt(cols, DType::F64);
-    let var = k.div(squares, n);
-    let eps = f64_const(k, f64::from(eps));
-    let v = k.add(var, eps);
-    let root = k.math(Math::Sqrt, v);
-    let one = f64_const(k, 1.0);
-    k.div(one, root)
-}
-
-/// `w = e^(x − max)`; returns `1/Σw`. A row of −∞ only gets the factor 0.
-fn exponentials(k: &mut KernelBuilder, cols: Value, x: Value, w: Value) -> Value {
-    let max = maximum(k, cols, x);
-    let low = k.f32(f32::NEG_INFINITY);
-    let empty = k.eq(max, low);
-    let zero = k.f32(0.0);
-    let shift = k.select(empty, zero, max);
-    let term = |k: &mut KernelBuilder, col: Value, acc: Value, lanes: u8| {
-        let p = k.ptr_add(x, col);
-        let v = k.load_vec(p, lanes);
-        let s = splat(k, shift, lanes);
-        let d = k.sub(v, s);
-        let e = k.math(Math::Exp, d);
-        let to = k.ptr_add(w, col);
-        k.store(to, e);
-        let wide = k.cvt(e, DType::F64);
-        k.add(acc, wide)
-    };
-    let (start, end) = (k.i64(0), k.and_imm(cols, -i64::from(LANES)));
-    let (four, one) = (k.i64(i64::from(LANES)), k.i64(1));
-    let none = k.const_bits(Ty::vec(DType::F64, LANES), 0);
-    let wide = k.for_range(start, end, four, &[none], |k, col, acc| {
-        vec![term(k, col, acc[0], LANES)]
-    });
-    let lanes = k.lanes(wide[0]);
-    let mut total = lanes[0];
-    for l in &lanes[1..] {
-        total = k.add(total, *l);
-    }
-    let total = k.for_range(end, cols, one, &[total], |k, col, acc| {
-        vec![term(k, col, acc[0], 1)]
-    })[0];
-    let one = f64_const(k, 1.0);
-    let inverse = k.div(one, total);
-    let inverse = k.cvt(inverse, DType::F32);
-    k.select(empty, zero, inverse)
-}
-
-/// The largest element of a row, NaN if any is.
-fn maximum(k: &mut KernelBuilder, cols: Value, x: Value) -> Value {
-    let low = k.f32_splat(f32::NEG_INFINITY, LANES);
-    let (start, end) = (k.i64(0), k.and_imm(cols, -i64::from(LANES)));
-    let (four, one) = (k.i64(i64::from(LANES)), k.i64(1));
-    let term = |k: &mut KernelBuilder, col: Value, acc: Value, lanes: u8| {
-        let p = k.ptr_add(x, col);
-        let v = k.load_vec(p, lanes);
-        k.max_nan(acc, v)
-    };
-    let wide = k.for_range(start, end, four, &[low], |k, col, acc| {
-        vec![term(k, col, acc[0], LANES)]
-    });
-    let lanes = k.lanes(wide[0]);
-    let mut max = lanes[0];
-    for l in &lanes[1..] {
-        max = k.max_nan(max, *l);
-    }
-    k.for_range(end, cols, one, &[max], |k, col, acc| {
-        vec![term(k, col, acc[0], 1)]
-    })[0]
 }
 
 /// `max/largest code`, or 1 for a row of zeros.
