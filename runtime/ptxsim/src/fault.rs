@@ -74,6 +74,8 @@ pub struct Fault {
     pub line: u32,
     /// Block.
     pub block: [u32; 3],
+    /// The last `//@ note` above the line: what the instruction was made from.
+    pub note: Option<String>,
     /// Thread in the block, when one is to blame.
     pub thread: Option<[u32; 3]>,
 }
@@ -83,6 +85,9 @@ impl fmt::Display for Fault {
         write!(f, "{} in `{}`", self.kind.name(), self.kernel)?;
         if self.line > 0 {
             write!(f, " line {}", self.line)?;
+        }
+        if let Some(note) = &self.note {
+            write!(f, " ({note})")?;
         }
         write!(f, " block {:?}", self.block)?;
         if let Some(t) = self.thread {

@@ -56,4 +56,4 @@ pub use memory::{DevPtr, Memory, MemoryError};
 pub use module::Module;
 pub use parse::ast::Param;
 pub use parse::error::{ParseError, ParseErrorKind, Pos};
-pub use report::Report;
+pub use report::{Report, Wait};

@@ -15,6 +15,8 @@ pub struct Module {
     target: String,
     programs: Vec<Program>,
     variables: Vec<GlobalVar>,
+    /// `//@` comments with their lines.
+    notes: Vec<(u32, String)>,
 }
 
 impl Module {
@@ -41,6 +43,7 @@ impl Module {
             target: ast.target,
             programs,
             variables,
+            notes: notes(text),
         })
     }
 
@@ -72,6 +75,12 @@ impl Module {
         self.programs.iter().find(|p| p.name == entry)
     }
 
+    /// The last `//@` comment at or above a line, inside the same kernel text.
+    pub(crate) fn note(&self, line: u32) -> Option<String> {
+        let i = self.notes.partition_point(|n| n.0 <= line).checked_sub(1)?;
+        Some(self.notes[i].1.clone())
+    }
+
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
@@ -79,4 +88,13 @@ impl Module {
     pub(crate) fn variables(&self) -> &[GlobalVar] {
         &self.variables
     }
+}
+
+/// Comments of the form `//@ text` tell what the following instructions were made from.
+fn notes(text: &str) -> Vec<(u32, String)> {
+    let note = |(i, line): (usize, &str)| {
+        let (_, note) = line.split_once("//@")?;
+        Some((i as u32 + 1, note.trim().to_string()))
+    };
+    text.lines().enumerate().filter_map(note).collect()
 }

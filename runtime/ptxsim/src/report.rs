@@ -6,6 +6,17 @@ use crate::count::Counters;
 use crate::exec::Machine;
 use crate::isa::Class;
 
+/// Waits on copies at one PTX line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// PTX line.
+    pub line: u32,
+    /// Waits of warps that had to wait.
+    pub count: u64,
+    /// Smallest number of bytes in flight when one began.
+    pub least_in_flight: u64,
+}
+
 /// What a launch did; all zero when counting was off.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
@@ -39,10 +50,10 @@ pub struct Report {
     pub wavefronts: u64,
     /// Wavefronts without any bank conflict.
     pub ideal_wavefronts: u64,
-    /// Waits on copies.
-    pub waits: u64,
-    /// Smallest number of bytes in flight when a warp began to wait.
-    pub min_in_flight: Option<u64>,
+    /// Waits on copies by PTX line.
+    pub waits: Vec<Wait>,
+    /// Bytes read from L2 before `griddepcontrol.wait`.
+    pub before_dependency: u64,
     /// Most bytes that one block moved from and to L2.
     pub max_block_bytes: u64,
 }
@@ -65,7 +76,16 @@ impl Report {
             (out.requested, out.bulk_bytes) = (c.asked, c.bulk_bytes);
             (out.shared_bytes, out.wavefronts, out.ideal_wavefronts) =
                 (c.shared_bytes, c.wavefronts, c.ideal_wavefronts);
-            (out.waits, out.min_in_flight) = (c.waits, c.min_flying);
+            out.waits = c
+                .waits
+                .iter()
+                .map(|(line, (count, least))| Wait {
+                    line: *line,
+                    count: *count,
+                    least_in_flight: *least,
+                })
+                .collect();
+            out.before_dependency = c.before_dependency;
             out.max_block_bytes = c.max_block_bytes;
         }
         out
@@ -126,8 +146,7 @@ impl Report {
                 "wavefronts_per_kib",
                 format!("{:.3}", self.wavefronts_per_kib()),
             ),
-            ("waits", n(self.waits)),
-            ("min_in_flight", self.min_in_flight.map_or("null".into(), n)),
+            ("before_dependency", n(self.before_dependency)),
             ("max_block_bytes", n(self.max_block_bytes)),
             (
                 "mean_block_bytes",
@@ -148,14 +167,25 @@ impl Report {
             parts.join(",")
         };
         let kernel: String = self.kernel.chars().flat_map(char::escape_default).collect();
+        let waits: Vec<String> = self
+            .waits
+            .iter()
+            .map(|w| {
+                format!(
+                    "{{\"line\":{},\"count\":{},\"least_in_flight\":{}}}",
+                    w.line, w.count, w.least_in_flight
+                )
+            })
+            .collect();
         let numbers: Vec<String> = self
             .numbers()
             .iter()
             .map(|(k, v)| format!("\"{k}\":{v}"))
             .collect();
         format!(
-            "{{\"kernel\":\"{kernel}\",{},\"by_class\":{{{}}}}}",
+            "{{\"kernel\":\"{kernel}\",{},\"waits\":[{}],\"by_class\":{{{}}}}}",
             numbers.join(","),
+            waits.join(","),
             classes(&self.warp_instructions)
         )
     }
@@ -166,6 +196,20 @@ impl fmt::Display for Report {
         writeln!(f, "{}", self.kernel)?;
         for (k, v) in self.numbers() {
             writeln!(f, "  {k:<20} {v}")?;
+        }
+        for w in &self.waits {
+            writeln!(
+                f,
+                "  wait at line {:<7} {} times, at least {} bytes in flight",
+                w.line, w.count, w.least_in_flight
+            )?;
+        }
+        for w in &self.waits {
+            writeln!(
+                f,
+                "  wait at line {:<7} {} times, at least {} bytes in flight",
+                w.line, w.count, w.least_in_flight
+            )?;
         }
         for (k, n) in Class::NAMES
             .iter()

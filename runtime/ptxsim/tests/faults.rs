@@ -367,3 +367,21 @@ fn memory_before_the_dependency_wait() {
     let bad = Simulator::new(with(vec![(p[1].0, 64)])).launch(&module, "k", &launch, &mut memory);
     assert_eq!(bad.unwrap_err().kind, FaultKind::BeforeDependency);
 }
+
+#[test]
+fn a_fault_carries_the_note_above_its_line() {
+    let text = ".version 7.0\n.target sm_80\n.address_size 64\n.entry k() {\n.reg .b32 %r<3>;\n//@ linear \"MatMul_3\"\n\
+        mov.u32 %r1, 1;\n//@ store\nadd.u32 %r1, %r2, 1;\nret;\n}";
+    let module = Module::parse(text).unwrap();
+    let launch = Launch::new([1, 1, 1], [32, 1, 1], vec![]);
+    let fault = Simulator::new(Options::default())
+        .launch(&module, "k", &launch, &mut Memory::new())
+        .unwrap_err();
+    assert_eq!((fault.line, fault.note.as_deref()), (9, Some("store")));
+    assert!(
+        fault
+            .to_string()
+            .contains("uninitialized in `k` line 9 (store)"),
+        "{fault}"
+    );
+}

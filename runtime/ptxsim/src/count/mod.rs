@@ -5,6 +5,8 @@
 //! wavefronts as its busiest bank has different words (32 banks of 4 bytes; 8-byte accesses go by half
 //! warps, 16-byte accesses by quarter warps).
 
+use std::collections::BTreeMap;
+
 use crate::isa::Class;
 use crate::memory::Memory;
 
@@ -29,9 +31,11 @@ pub(crate) struct Counters {
     pub(crate) wavefronts: u64,
     pub(crate) ideal_wavefronts: u64,
     pub(crate) bulk_bytes: u64,
-    /// Smallest number of bytes in flight at a wait.
-    pub(crate) min_flying: Option<u64>,
-    pub(crate) waits: u64,
+    /// Waits by PTX line: how many, and the smallest number of bytes in flight at one.
+    pub(crate) waits: BTreeMap<u32, (u64, u64)>,
+    /// Bytes issued before `griddepcontrol.wait`.
+    pub(crate) before_dependency: u64,
+    pub(crate) waiting_for_dependency: bool,
     flying: u64,
     pub(crate) blocks: u64,
     block_bytes: u64,
@@ -64,6 +68,9 @@ impl Counters {
             self.l2_read += bytes
         }
         self.block_bytes += bytes;
+        if self.waiting_for_dependency && !write {
+            self.before_dependency += bytes;
+        }
     }
 
     fn touch(&mut self, memory: &Memory, sector: u64, write: bool) {
@@ -193,14 +200,14 @@ impl Counters {
     }
 
     /// A wait on copy groups with this many bytes issued and not waited for.
-    pub(crate) fn wait(&mut self, flying: u64) {
-        self.waits += 1;
-        self.min_flying = Some(self.min_flying.map_or(flying, |m| m.min(flying)));
+    pub(crate) fn wait(&mut self, line: u32, flying: u64) {
+        let w = self.waits.entry(line).or_insert((0, u64::MAX));
+        *w = (w.0 + 1, w.1.min(flying));
     }
 
     /// A wait on an mbarrier that does not succeed at once.
-    pub(crate) fn mbarrier_wait(&mut self) {
-        self.wait(self.flying);
+    pub(crate) fn mbarrier_wait(&mut self, line: u32) {
+        self.wait(line, self.flying);
     }
 
     pub(crate) fn flying(&mut self, bytes: u64) {
@@ -211,7 +218,8 @@ impl Counters {
         self.flying = self.flying.saturating_sub(bytes);
     }
 
-    pub(crate) fn block_begins(&mut self) {
+    pub(crate) fn block_begins(&mut self, dependent: bool) {
+        self.waiting_for_dependency = dependent;
         self.block_bytes = 0;
         self.flying = 0;
     }
@@ -246,13 +254,13 @@ impl Counters {
         self.wavefronts += o.wavefronts;
         self.ideal_wavefronts += o.ideal_wavefronts;
         self.bulk_bytes += o.bulk_bytes;
-        self.waits += o.waits;
+        self.before_dependency += o.before_dependency;
+        for (line, (n, least)) in &o.waits {
+            let w = self.waits.entry(*line).or_insert((0, u64::MAX));
+            *w = (w.0 + n, w.1.min(*least));
+        }
         self.blocks += o.blocks;
         self.max_block_bytes = self.max_block_bytes.max(o.max_block_bytes);
-        self.min_flying = match (self.min_flying, o.min_flying) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
     }
 
     fn unique(maps: &[Vec<u64>]) -> u64 {

@@ -79,6 +79,7 @@ impl<'a> Decoder<'a> {
             max_threads: kernel.max_threads,
             cluster: kernel.cluster,
             wgmma: false,
+            depends: false,
             shared_grain: 4,
             global_grain: 4,
             communicates: false,

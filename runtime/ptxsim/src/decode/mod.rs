@@ -161,6 +161,7 @@ fn grains(p: &mut Program) {
                 AsyncOp::MbarInit { .. } => narrow(Space::Shared, 8),
                 _ => {}
             },
+            Op::GridDepWait => p.depends = true,
             Op::Tensor(t) => p.wgmma |= matches!(**t, TensorOp::Wgmma(_)),
             _ => {}
         }

@@ -143,7 +143,9 @@ fn mma(cx: &mut Cx<'_, '_>) -> Res<bool> {
     let Some((m, n, k)) = cx.take(shape) else {
         return cx.no_form();
     };
-    if !(cx.flag("row") && cx.flag("col")) {
+    let at = |name: &str| cx.raw.mods.iter().position(|m| m.text == name);
+    let in_order = at("row") < at("col");
+    if !(in_order && cx.flag("row") && cx.flag("col")) {
         return cx.no_form();
     }
     let saturate = cx.flag("satfinite");

@@ -226,8 +226,9 @@ impl Ctx<'_, '_> {
                 (l, front.or(g.open_start[l]).unwrap_or(g.serial))
             })
             .collect();
+        let line = self.line;
         if let Some(c) = self.counters() {
-            c.wait(flying);
+            c.wait(line, flying);
         }
         self.perform_all(due)?;
         let (rank, warp) = (self.rank, self.w.index);

@@ -41,9 +41,29 @@ impl Simulator {
 
     /// Runs one kernel to its end.
     ///
+    /// Comments `//@ text` in the PTX name what follows; a fault carries the one above its line.
+    ///
     /// # Errors
     /// The first fault, in block order.
     pub fn launch(
+        &self,
+        module: &Module,
+        entry: &str,
+        launch: &Launch,
+        memory: &mut Memory,
+    ) -> Result<Report, Box<Fault>> {
+        self.execute(module, entry, launch, memory)
+            .map_err(|mut fault| {
+                fault.note = if fault.line > 0 {
+                    module.note(fault.line)
+                } else {
+                    None
+                };
+                fault
+            })
+    }
+
+    fn execute(
         &self,
         module: &Module,
         entry: &str,
@@ -60,6 +80,7 @@ impl Simulator {
                 kernel: entry.into(),
                 line: 0,
                 block: [0; 3],
+                note: None,
                 thread: None,
             }));
         };
@@ -160,7 +181,7 @@ fn begin(m: &Machine<'_>, unit: &mut Unit, index: u64) {
         r.begin(index, &unit.ctas);
     }
     if let Some(c) = unit.counters.as_deref_mut() {
-        c.block_begins();
+        c.block_begins(m.program.depends);
     }
 }
 

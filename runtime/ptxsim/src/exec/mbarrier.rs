@@ -356,8 +356,9 @@ impl Ctx<'_, '_> {
             && let Some((key, current)) = first
             && !std::mem::take(&mut self.unit.spurious)
         {
+            let line = self.line;
             if let Some(c) = self.counters() {
-                c.mbarrier_wait();
+                c.mbarrier_wait(line);
             }
             return Ok(Flow::Wait(Wait::Mbarrier {
                 addr: (key.0 as u32) << 24 | key.1,

@@ -145,6 +145,7 @@ impl Ctx<'_, '_> {
             kernel: self.m.program.name.clone(),
             line: self.line,
             block: self.unit.ctas[self.rank].id,
+            note: None,
             thread: lane.map(|l| self.m.thread(self.w.index, l)),
         }))
     }

@@ -16,6 +16,7 @@ fn refuse<T>(program: &Program, message: String) -> Result<T, Box<Fault>> {
         kernel: program.name.clone(),
         line: 0,
         block: [0; 3],
+        note: None,
         thread: None,
     }))
 }

@@ -40,6 +40,7 @@ impl Ctx<'_, '_> {
             };
             done += 1;
             if exec == 0 {
+                self.count(inst.class, 0);
                 self.advance(i, pc + 1);
                 continue;
             }
@@ -364,7 +365,12 @@ impl Ctx<'_, '_> {
             }
             Op::Fence(fence) => self.fence(*fence, exec),
             Op::IsSpace { p, a, space } => self.is_space(*p, *a, *space, exec)?,
-            Op::GridDepWait => self.w.depended = true,
+            Op::GridDepWait => {
+                self.w.depended = true;
+                if let Some(c) = self.counters() {
+                    c.waiting_for_dependency = false;
+                }
+            }
             Op::Tensor(op) => self.tensor(op, exec)?,
             Op::Async(op) => return self.asynch(op, exec),
             Op::GridDepLaunch | Op::SetMaxReg | Op::Nop => {}

@@ -263,6 +263,7 @@ impl Unit {
             kernel: m.program.name.clone(),
             line,
             block,
+            note: None,
             thread: None,
         })
     }

@@ -43,6 +43,8 @@ pub(crate) struct Program {
     pub(crate) cluster: Option<[u32; 3]>,
     /// Uses `wgmma`, so writes of registers are followed.
     pub(crate) wgmma: bool,
+    /// Has a `griddepcontrol.wait`.
+    pub(crate) depends: bool,
     /// Log2 of the smallest access to shared and to global memory: the grain of the race checks.
     pub(crate) shared_grain: u32,
     pub(crate) global_grain: u32,

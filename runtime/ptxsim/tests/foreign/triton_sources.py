@@ -10,13 +10,16 @@ from case import Case
 
 
 @triton.jit
-def dot_kernel(a, b, c, K, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, ACC: tl.constexpr, BT: tl.constexpr):
+def dot_kernel(a, b, c, K, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, ACC: tl.constexpr, BT: tl.constexpr, AT: tl.constexpr):
     m = tl.arange(0, BM)[:, None]
     n = tl.arange(0, BN)[None, :]
     k = tl.arange(0, BK)
     acc = tl.zeros((BM, BN), dtype=ACC)
     for k0 in range(0, K, BK):
-        x = tl.load(a + m * K + (k0 + k)[None, :])
+        if AT:
+            x = tl.load(a + m + (k0 + k)[None, :] * BM)
+        else:
+            x = tl.load(a + m * K + (k0 + k)[None, :])
         if BT:
             y = tl.load(b + n * K + (k0 + k)[:, None])
         else:
@@ -98,6 +101,10 @@ def dots(rng):
         ("s8n", "*i8", np.int8, 64, 64, 32, 64, False, (80, 90)),
         ("e4m3", "*fp8e4nv", f8, 64, 64, 64, 320, True, (89, 90)),
         ("e5m2", "*fp8e5", f8b, 64, 64, 64, 128, True, (89, 90)),
+        ("f16k16", "*fp16", np.float16, 64, 64, 16, 64, True, (80, 90)),
+        ("f16n16", "*fp16", np.float16, 64, 16, 32, 96, False, (80, 90)),
+        ("f16at", "*fp16", np.float16, 64, 64, 32, 96, True, (80, 90)),
+        ("f16at32", "*fp16", np.float16, 128, 32, 32, 64, False, (90,)),
         ("f16wide", "*fp16", np.float16, 128, 256, 64, 64, False, (90,)),
     ]
     for name, ptr, dtype, bm, bn, bk, k, bt, caps in kinds:
@@ -109,19 +116,20 @@ def dots(rng):
         else:
             a, b = grid_values(rng, (bm, k), dtype), grid_values(rng, (bn, k) if bt else (k, bn), dtype)
             want = a.astype(np.float32) @ (b.T if bt else b).astype(np.float32)
+        at = name.startswith("f16at")
         acc = "*i32" if integer else "*fp32"
         for cap in caps:
-            consts = dict(BM=bm, BN=bn, BK=bk, ACC=tl.int32 if integer else tl.float32, BT=bt)
+            consts = dict(BM=bm, BN=bn, BK=bk, ACC=tl.int32 if integer else tl.float32, BT=bt, AT=at)
             kern = build(dot_kernel, {"a": ptr, "b": ptr, "c": acc, "K": "i32"}, consts, cap, (0, 1, 2, 3), num_warps=4, num_stages=3)
             c = case(f"triton_dot_{name}_sm{cap}", kern, (1, 1, 1))
-            c.input("a", a).input("b", b).output("c", want).u32(k).null().null().done()
+            c.input("a", a.T if at else a).input("b", b).output("c", want).u32(k).null().null().done()
 
 
 def f16_accumulator(rng):
     a, b = grid_values(rng, (64, 64), np.float16, -3, 4, 0.5), grid_values(rng, (64, 64), np.float16, -3, 4, 0.5)
     want = (a.astype(np.float32) @ b.astype(np.float32)).astype(np.float16)
     for cap in (80, 90):
-        consts = dict(BM=64, BN=64, BK=32, ACC=tl.float16, BT=False)
+        consts = dict(BM=64, BN=64, BK=32, ACC=tl.float16, BT=False, AT=False)
         kern = build(dot_kernel, {"a": "*fp16", "b": "*fp16", "c": "*fp16", "K": "i32"}, consts, cap, (0, 1, 2, 3), num_warps=4, num_stages=2)
         c = case(f"triton_dot_f16acc_sm{cap}", kern, (1, 1, 1)).input("a", a).input("b", b).output("c", want).u32(64).null().null()
         if cap == 90:
