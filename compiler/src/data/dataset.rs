@@ -1,0 +1,241 @@
+//! Samples for the inputs of a model.
+//!
+//! A `.npy` file feeds the model's only required input; an `.npz` names inputs. The first axis
+//! counts samples. The inputs of a language model that a caller usually leaves out are filled in:
+//! `attention_mask` with ones, `position_ids` with 0, 1, …, `token_type_ids` with zeros.
+
+use super::{data_error, read_npy, read_npz};
+use qcc_ir::diag::{Class, Diagnostic, Result};
+use qcc_ir::plan::Port;
+use qcc_ir::{DType, Tensor};
+use std::path::Path;
+
+/// Inputs that are filled in when no data is given for them.
+const OPTIONAL: [&str; 3] = ["attention_mask", "position_ids", "token_type_ids"];
+
+/// Samples of a model's inputs.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    inputs: Vec<Source>,
+    samples: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    Given(Tensor),
+    /// Filled in beside the given input at this position.
+    Filled {
+        like: usize,
+        fill: Fill,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fill {
+    Ones,
+    Zeros,
+    Positions,
+}
+
+impl Dataset {
+    /// Reads a `.npy` or `.npz` file for inputs with this signature.
+    ///
+    /// # Errors
+    /// `Q0520` and `Q0521`: the file cannot be read, an input has no data, a name is unknown, or
+    /// the arrays count different numbers of samples.
+    pub fn open(path: &Path, ports: &[Port]) -> Result<Dataset> {
+        let required: Vec<&Port> = ports
+            .iter()
+            .filter(|p| !OPTIONAL.contains(&p.name.as_str()))
+            .collect();
+        let arrays = if path.extension().is_some_and(|e| e == "npz") {
+            read_npz(path)?
+                .into_iter()
+                .map(|(n, t)| (n.strip_prefix("in.").unwrap_or(&n).to_string(), t))
+                .collect()
+        } else {
+            let [only] = required.as_slice() else {
+                let names: Vec<&str> = required.iter().map(|p| p.name.as_str()).collect();
+                return Err(data_error(
+                    path,
+                    format!(
+                        "a .npy feeds one input, but the model needs {}",
+                        names.join(", ")
+                    ),
+                )
+                .hint("give an .npz with an array for each"));
+            };
+            vec![(only.name.clone(), read_npy(path)?)]
+        };
+        Dataset::new(arrays, ports).map_err(|d| d.or_at(path.display().to_string()))
+    }
+
+    /// A dataset of named arrays whose first axes count samples. Arrays named `out.*` are left
+    /// aside.
+    ///
+    /// # Errors
+    /// `Q0521` as [`Dataset::open`].
+    pub fn new(arrays: Vec<(String, Tensor)>, ports: &[Port]) -> Result<Dataset> {
+        let bad = |m: String| Diagnostic::error(521, Class::Input, m);
+        let given: Vec<(usize, Tensor)> = arrays
+            .into_iter()
+            .filter(|(n, _)| !n.starts_with("out."))
+            .map(|(n, t)| match ports.iter().position(|p| p.name == n) {
+                Some(i) => Ok((i, t)),
+                None => {
+                    let names: Vec<&str> = ports.iter().map(|p| p.name.as_str()).collect();
+                    Err(bad(format!("the model has no input `{n}`"))
+                        .hint(format!("its inputs are {}", names.join(", "))))
+                }
+            })
+            .collect::<Result<_>>()?;
+        let count = |t: &Tensor| t.dims().first().copied().unwrap_or(1) as usize;
+        let samples = given.first().map_or(0, |(_, t)| count(t));
+        if let Some((i, t)) = given.iter().find(|(_, t)| count(t) != samples) {
+            return Err(bad(format!(
+                "`{}` holds {} samples, another input {samples}",
+                ports[*i].name,
+                count(t)
+            )));
+        }
+        let like = given.iter().map(|(i, _)| *i).min().unwrap_or(0);
+        let inputs = ports
+            .iter()
+            .enumerate()
+            .map(|(i, p)| {
+                if let Some((_, t)) = given.iter().find(|(j, _)| *j == i) {
+                    return Ok(Source::Given(t.clone()));
+                }
+                let fill = match p.name.as_str() {
+                    "attention_mask" => Fill::Ones,
+                    "position_ids" => Fill::Positions,
+                    "token_type_ids" => Fill::Zeros,
+                    _ => {
+                        return Err(bad(format!(
+                            "no data for the input `{}` ({}{:?})",
+                            p.name, p.dtype, p.dims
+                        )));
+                    }
+                };
+                Ok(Source::Filled { like, fill })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Dataset { inputs, samples })
+    }
+
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.samples
+    }
+
+    /// Whether there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.samples == 0
+    }
+
+    /// The given array of an input, by position; `None` for one that is filled in.
+    pub fn array(&self, input: usize) -> Option<&Tensor> {
+        match self.inputs.get(input)? {
+            Source::Given(t) => Some(t),
+            Source::Filled { .. } => None,
+        }
+    }
+
+    /// Samples `first..first + count` of every input, in parameter order.
+    ///
+    /// # Errors
+    /// `Q0521` when the range leaves the data.
+    pub fn batch(&self, first: usize, count: usize) -> Result<Vec<Tensor>> {
+        if first + count > self.samples {
+            return Err(Diagnostic::error(
+                521,
+                Class::Input,
+                format!("samples {first}..{} of {}", first + count, self.samples),
+            ));
+        }
+        self.inputs
+            .iter()
+            .map(|s| match s {
+                Source::Given(t) => rows(t, first, count),
+                Source::Filled { like, fill } => match &self.inputs[*like] {
+                    Source::Given(t) => {
+                        filled(*fill, count as u64, t.dims().get(1).copied().unwrap_or(1))
+                    }
+                    Source::Filled { .. } => {
+                        Err(Diagnostic::error(521, Class::Input, "no data was given"))
+                    }
+                },
+            })
+            .collect()
+    }
+}
+
+/// Rows `first..first + count` of the first axis.
+fn rows(t: &Tensor, first: usize, count: usize) -> Result<Tensor> {
+    let mut dims = t.dims().to_vec();
+    let Some(n) = dims.first_mut() else {
+        return Ok(t.clone());
+    };
+    let row = t.bytes().len() / (*n).max(1) as usize;
+    *n = count as u64;
+    Tensor::from_bytes(
+        t.dtype(),
+        &dims,
+        &t.bytes()[first * row..(first + count) * row],
+    )
+}
+
+fn filled(fill: Fill, batch: u64, length: u64) -> Result<Tensor> {
+    let value = |i: u64| match fill {
+        Fill::Ones => 1,
+        Fill::Zeros => 0,
+        Fill::Positions => (i % length.max(1)) as i64,
+    };
+    let v: Vec<i64> = (0..batch * length).map(value).collect();
+    Tensor::from_slice(DType::I64, &[batch, length], &v)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(name: &str) -> Port {
+        Port {
+            name: name.into(),
+            dtype: DType::I64,
+            dims: vec!["b".into(), "s".into()],
+        }
+    }
+
+    #[test]
+    fn optional_inputs_are_filled_in() {
+        let ids = Tensor::i64(&[3, 2], &[1, 2, 3, 4, 5, 6]).unwrap();
+        let ports = [
+            port("input_ids"),
+            port("attention_mask"),
+            port("position_ids"),
+        ];
+        let d = Dataset::new(vec![("input_ids".into(), ids)], &ports).unwrap();
+        let b = d.batch(1, 2).unwrap();
+        assert_eq!(b[0].as_slice::<i64>().unwrap(), [3, 4, 5, 6]);
+        assert_eq!(b[1].as_slice::<i64>().unwrap(), [1, 1, 1, 1]);
+        assert_eq!(b[2].as_slice::<i64>().unwrap(), [0, 1, 0, 1]);
+        assert!(d.batch(2, 2).is_err());
+    }
+
+    #[test]
+    fn missing_and_unknown_inputs_are_named() {
+        let t = || Tensor::i64(&[1, 1], &[0]).unwrap();
+        let e = Dataset::new(vec![("x".into(), t())], &[port("input_ids")]).unwrap_err();
+        assert!(e.message().contains("no input `x`") && e.advice().unwrap().contains("input_ids"));
+        let e = Dataset::new(vec![("a".into(), t())], &[port("a"), port("b")]).unwrap_err();
+        assert!(e.message().contains("no data for the input `b`"));
+        let two = Tensor::i64(&[2, 1], &[0, 0]).unwrap();
+        let e = Dataset::new(
+            vec![("a".into(), t()), ("b".into(), two)],
+            &[port("a"), port("b")],
+        )
+        .unwrap_err();
+        assert!(e.message().contains("holds 2 samples"));
+    }
+}

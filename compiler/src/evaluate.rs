@@ -1,0 +1,220 @@
+//! How good a language model is, and how far a quantized one is from its float original.
+//!
+//! ```text
+//! nll = mean over predicted tokens of −ln p(token)        perplexity = e^nll
+//! kl  = mean over predicted tokens of Σ p_float · (ln p_float − ln p)     in nats
+//! ```
+//!
+//! Every window of `L` tokens predicts its tokens 1 … L−1, each given its prefix in the window.
+
+use qcc_ir::Tensor;
+use qcc_ir::diag::{Class, Diagnostic, Result};
+use qcc_ir::format::decode_slice;
+use serde::Serialize;
+
+/// Perplexity and, against a baseline, divergence.
+#[derive(Clone, Debug, Serialize)]
+pub struct Quality {
+    /// `e^nll`.
+    pub perplexity: f64,
+    /// Mean negative log likelihood of a predicted token, in nats.
+    pub nll: f64,
+    /// Predicted tokens.
+    pub tokens: u64,
+    /// Windows.
+    pub windows: u64,
+    /// Against the baseline, if there is one.
+    #[serde(flatten)]
+    pub divergence: Option<Divergence>,
+}
+
+/// How far predictions are from those of a baseline.
+#[derive(Clone, Debug, Serialize)]
+pub struct Divergence {
+    /// Mean KL(baseline ‖ model), in nats.
+    pub kl: f64,
+    /// The KL that 99.9 % of the tokens stay below.
+    pub kl_p999: f64,
+    /// Share of tokens for which both predict the same most likely token.
+    pub top1: f64,
+    /// Perplexity of the baseline.
+    pub baseline_perplexity: f64,
+}
+
+/// Accumulates quality over windows, in order.
+#[derive(Debug, Default)]
+pub struct Evaluator {
+    nll: f64,
+    base_nll: f64,
+    tokens: u64,
+    windows: u64,
+    kl: Vec<f64>,
+    same: u64,
+}
+
+fn bad(message: String) -> Diagnostic {
+    Diagnostic::error(522, Class::Input, message)
+}
+
+impl Evaluator {
+    /// An evaluator that has seen nothing.
+    pub fn new() -> Self {
+        Evaluator::default()
+    }
+
+    /// Adds windows: `ids` i64 `[b, L]`, logits `[b, L, V]` of the model and the baseline.
+    ///
+    /// # Errors
+    /// `Q0522` when shapes do not fit or a token is outside the vocabulary.
+    pub fn add(&mut self, ids: &Tensor, logits: &Tensor, baseline: Option<&Tensor>) -> Result<()> {
+        let (&[b, l], &[lb, ll, v]) = (ids.dims(), logits.dims()) else {
+            return Err(bad(format!(
+                "tokens {:?} and logits {:?} are not [b, L] and [b, L, V]",
+                ids.dims(),
+                logits.dims()
+            )));
+        };
+        if b != lb || l != ll || v == 0 || baseline.is_some_and(|t| t.dims() != logits.dims()) {
+            return Err(bad(format!(
+                "logits {:?} do not fit tokens {:?} or the baseline",
+                logits.dims(),
+                ids.dims()
+            )));
+        }
+        let (v, l) = (v as usize, l as usize);
+        let model = floats(logits)?;
+        let base = baseline.map(floats).transpose()?;
+        for (w, ids) in ids.as_slice::<i64>()?.chunks(l.max(1)).enumerate() {
+            for (t, next) in ids.iter().enumerate().skip(1) {
+                let at = (w * l + t - 1) * v;
+                let next = usize::try_from(*next).ok().filter(|n| *n < v);
+                let next = next.ok_or_else(|| {
+                    bad(format!("token {} is outside the vocabulary of {v}", ids[t]))
+                })?;
+                self.position(
+                    &model[at..at + v],
+                    base.as_ref().map(|b| &b[at..at + v]),
+                    next,
+                );
+            }
+            self.windows += 1;
+        }
+        Ok(())
+    }
+
+    fn position(&mut self, logits: &[f32], base: Option<&[f32]>, next: usize) {
+        let z = log_sum_exp(logits);
+        self.nll += z - f64::from(logits[next]);
+        self.tokens += 1;
+        let Some(base) = base else { return };
+        let zb = log_sum_exp(base);
+        self.base_nll += zb - f64::from(base[next]);
+        let kl: f64 = base
+            .iter()
+            .zip(logits)
+            .map(|(b, m)| {
+                let lp = f64::from(*b) - zb;
+                lp.exp() * (lp - (f64::from(*m) - z))
+            })
+            .sum();
+        self.kl.push(kl);
+        self.same += u64::from(argmax(base) == argmax(logits));
+    }
+
+    /// The result so far.
+    ///
+    /// # Errors
+    /// `Q0522` when no token was predicted.
+    pub fn finish(mut self) -> Result<Quality> {
+        if self.tokens == 0 {
+            return Err(bad(
+                "no token is predicted: windows need at least two tokens".into(),
+            ));
+        }
+        let n = self.tokens as f64;
+        let nll = self.nll / n;
+        let divergence = (!self.kl.is_empty()).then(|| {
+            let kl = self.kl.iter().sum::<f64>() / n;
+            self.kl.sort_by(f64::total_cmp);
+            let at = (self.kl.len() * 999 / 1000).min(self.kl.len() - 1);
+            Divergence {
+                kl,
+                kl_p999: self.kl[at],
+                top1: self.same as f64 / n,
+                baseline_perplexity: (self.base_nll / n).exp(),
+            }
+        });
+        Ok(Quality {
+            perplexity: nll.exp(),
+            nll,
+            tokens: self.tokens,
+            windows: self.windows,
+            divergence,
+        })
+    }
+}
+
+fn floats(t: &Tensor) -> Result<Vec<f32>> {
+    let mut v = vec![0f32; t.numel()];
+    decode_slice(t.dtype(), t.bytes(), &mut v).map_err(|e| bad(e.to_string()))?;
+    Ok(v)
+}
+
+fn log_sum_exp(x: &[f32]) -> f64 {
+    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = x.iter().map(|v| f64::from(v - max).exp()).sum();
+    f64::from(max) + sum.ln()
+}
+
+/// Position of the largest value, the first of equals.
+fn argmax(x: &[f32]) -> usize {
+    let mut best = 0;
+    for (i, v) in x.iter().enumerate() {
+        if *v > x[best] {
+            best = i;
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uniform_logits_have_the_perplexity_of_the_vocabulary() {
+        let mut e = Evaluator::new();
+        let ids = Tensor::i64(&[1, 3], &[0, 3, 1]).unwrap();
+        let logits = Tensor::f32(&[1, 3, 4], &[0.0; 12]).unwrap();
+        e.add(&ids, &logits, Some(&logits)).unwrap();
+        let q = e.finish().unwrap();
+        assert!((q.perplexity - 4.0).abs() < 1e-9);
+        assert_eq!((q.tokens, q.windows), (2, 1));
+        let d = q.divergence.unwrap();
+        assert!(d.kl.abs() < 1e-12 && d.top1 == 1.0);
+    }
+
+    #[test]
+    fn divergence_is_that_of_the_definition() {
+        let mut e = Evaluator::new();
+        let ids = Tensor::i64(&[1, 2], &[0, 0]).unwrap();
+        let p = [0.25f32.ln(), 0.75f32.ln(), 0.0, 0.0];
+        let q = [0.5f32.ln(), 0.5f32.ln(), 0.0, 0.0];
+        let t = |v: &[f32]| Tensor::f32(&[1, 2, 2], v).unwrap();
+        e.add(&ids, &t(&q), Some(&t(&p))).unwrap();
+        let r = e.finish().unwrap();
+        let want = 0.25 * (0.25f64 / 0.5).ln() + 0.75 * (0.75f64 / 0.5).ln();
+        let d = r.divergence.unwrap();
+        assert!((d.kl - want).abs() < 1e-6, "{}", d.kl);
+        assert_eq!(d.top1, 0.0);
+    }
+
+    #[test]
+    fn tokens_outside_the_vocabulary_are_refused() {
+        let mut e = Evaluator::new();
+        let ids = Tensor::i64(&[1, 2], &[0, 9]).unwrap();
+        let logits = Tensor::f32(&[1, 2, 4], &[0.0; 8]).unwrap();
+        assert_eq!(e.add(&ids, &logits, None).unwrap_err().code(), "Q0522");
+        assert!(Evaluator::new().finish().is_err());
+    }
+}
