@@ -1,6 +1,18 @@
 //! The qcc quantization compiler: ONNX in, quantized plan out.
+//!
+//! [`Compiler`] turns an [`onnx::Model`] into a [`Compiled`] plan; `qcc_runtime` opens and runs
+//! it. The `qcc` command is a thin layer over this library.
 #![warn(missing_docs)]
 
+mod compile;
 pub mod data;
 pub mod evaluate;
 pub mod onnx;
+mod options;
+mod report;
+mod sections;
+
+pub use compile::{Compiled, Compiler, Prepared, Progress, interface};
+pub use options::{Float, Options};
+pub use qcc_passes::{ActMode, Scheme, Statistics};
+pub use report::{LayerReport, Report, TargetReport};

@@ -1,0 +1,330 @@
+//! The front door: a model and options in, a plan out.
+//!
+//! ```text
+//! import → prepare → calibrate (with data) → smooth, quantize, narrow → fuse → sections → plan
+//! ```
+
+use crate::data::Dataset;
+use crate::onnx::{ImportOptions, Model, import};
+use crate::options::Options;
+use crate::report::{LayerReport, Report, TargetReport};
+use crate::sections;
+use qcc_cpu::{CpuExecutor, CpuOptions, Threads};
+use qcc_ir::Tensor;
+use qcc_ir::diag::{Class, Diagnostic, Result};
+use qcc_ir::eval::weight_tensor;
+use qcc_ir::graph::Module;
+use qcc_ir::ledger::Ledger;
+use qcc_ir::plan::{Interface, Plan, Port, WeightEntry};
+use qcc_passes::{Calibrator, Manager, Observer, PassContext, Statistics, layer_errors, pipeline};
+use qcc_runtime::plan_file::{AlignedBytes, Written, plan_in_memory};
+use qcc_runtime::{PlanContents, PlanWriter};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Samples of a calibration batch.
+const BATCH: usize = 8;
+/// Calibration samples on which the error of each layer is measured.
+const ERROR_SAMPLES: usize = 8;
+
+/// Is told how far a compilation has come, and may end it.
+pub trait Progress {
+    /// A stage has reached `done` of `total` steps. `false` cancels the compilation.
+    fn step(&mut self, stage: &str, done: usize, total: usize) -> bool;
+}
+
+/// A progress that nobody watches.
+struct Silent;
+
+impl Progress for Silent {
+    fn step(&mut self, _: &str, _: usize, _: usize) -> bool {
+        true
+    }
+}
+
+/// Compiles models.
+///
+/// ```no_run
+/// use qcc::{Compiler, Options, onnx::Model};
+/// let model = Model::open("model.onnx".as_ref())?;
+/// let mut options = Options::default();
+/// options.passes.scheme = qcc::Scheme::named("int8")?;
+/// let compiled = Compiler::new(options).compile(&model, None)?;
+/// compiled.write("model.qplan".as_ref())?;
+/// # Ok::<(), qcc_ir::Diagnostic>(())
+/// ```
+pub struct Compiler<'a> {
+    options: Options,
+    progress: Option<&'a mut dyn Progress>,
+    observer: Option<&'a mut dyn Observer>,
+}
+
+/// A float model in normal form: what is calibrated, quantized and compared with.
+pub struct Prepared {
+    /// The module.
+    pub module: Module,
+    /// What had to be assumed about the model.
+    pub warnings: Vec<Diagnostic>,
+    /// Hash of the model's bytes.
+    pub model_hash: String,
+    /// Bytes of the model's file.
+    pub source_bytes: u64,
+}
+
+/// A compiled model, ready to be written or run.
+pub struct Compiled {
+    /// The manifest.
+    pub plan: Plan,
+    /// Every choice.
+    pub ledger: Ledger,
+    /// What was compiled, layer by layer and target by target.
+    pub report: Report,
+    texts: BTreeMap<String, String>,
+    module: Module,
+}
+
+impl<'a> Compiler<'a> {
+    /// A compiler with these options.
+    pub fn new(options: Options) -> Self {
+        Compiler {
+            options,
+            progress: None,
+            observer: None,
+        }
+    }
+
+    /// Sets who is told about progress.
+    #[must_use]
+    pub fn progress(mut self, p: &'a mut dyn Progress) -> Self {
+        self.progress = Some(p);
+        self
+    }
+
+    /// Sets who sees the module before and after each pass.
+    #[must_use]
+    pub fn observe(mut self, o: &'a mut dyn Observer) -> Self {
+        self.observer = Some(o);
+        self
+    }
+
+    fn step(&mut self, stage: &str, done: usize, total: usize) -> Result<()> {
+        let goes_on = match self.progress.as_deref_mut() {
+            Some(p) => p.step(stage, done, total),
+            None => Silent.step(stage, done, total),
+        };
+        if goes_on {
+            Ok(())
+        } else {
+            Err(Diagnostic::error(
+                20,
+                Class::Usage,
+                format!("cancelled while at {stage}"),
+            ))
+        }
+    }
+
+    /// Imports a model and brings it into normal form.
+    ///
+    /// # Errors
+    /// What the importer and the passes report.
+    pub fn prepare(&mut self, model: &Model) -> Result<Prepared> {
+        self.step("import", 0, 1)?;
+        let imported = import(
+            model,
+            &ImportOptions {
+                symbols: self.options.symbols.clone(),
+            },
+        )?;
+        let options = self.options.passes.clone();
+        let mut ctx = PassContext::new(&options);
+        let outcome =
+            manager(pipeline::PREPARE, &mut self.observer)?.run(imported.module, &mut ctx)?;
+        Ok(Prepared {
+            module: outcome.module,
+            warnings: imported.warnings,
+            model_hash: blake3::hash(model.bytes()).to_hex().to_string(),
+            source_bytes: model.bytes().len() as u64,
+        })
+    }
+
+    /// Runs the float model on samples and gathers what calibration needs.
+    ///
+    /// # Errors
+    /// When a sample does not fit the model's inputs, or a value is not finite.
+    pub fn calibrate(&mut self, module: &Module, data: &Dataset) -> Result<Statistics> {
+        let executor = self.executor()?;
+        let mut calibrator = Calibrator::new(module, &executor)?;
+        for first in (0..data.len()).step_by(BATCH) {
+            self.step("calibrate", first, data.len())?;
+            calibrator.feed(&data.batch(first, BATCH.min(data.len() - first))?)?;
+        }
+        Ok(calibrator.finish())
+    }
+
+    fn executor(&self) -> Result<CpuExecutor> {
+        Ok(CpuExecutor::new(CpuOptions::new(Threads::new(
+            self.options.threads,
+        )?)))
+    }
+
+    /// Compiles a model, with calibration data if there is any.
+    ///
+    /// # Errors
+    /// What any stage reports: the model is malformed, an op or a combination is not supported,
+    /// the data does not fit, a pattern of the options matches nothing.
+    pub fn compile(mut self, model: &Model, data: Option<&Dataset>) -> Result<Compiled> {
+        let prepared = self.prepare(model)?;
+        let statistics = data
+            .map(|d| self.calibrate(&prepared.module, d))
+            .transpose()?;
+        let samples = match data {
+            Some(d) => vec![d.batch(0, ERROR_SAMPLES.min(d.len()))?],
+            None => Vec::new(),
+        };
+        self.quantize(prepared, statistics, &samples)
+    }
+
+    /// Quantizes and lowers a prepared model. `samples` are batches on which the error of each
+    /// layer is measured.
+    ///
+    /// # Errors
+    /// As [`Compiler::compile`].
+    pub fn quantize(
+        mut self,
+        prepared: Prepared,
+        statistics: Option<Statistics>,
+        samples: &[Vec<Tensor>],
+    ) -> Result<Compiled> {
+        let targets = self.options.resolve_targets()?;
+        let mut options = self.options.passes.clone();
+        options.float = self.options.float_storage(&targets);
+        let executor = self.executor()?;
+        let mut ctx = PassContext::new(&options);
+        ctx.statistics = statistics;
+        ctx.executor = Some(&executor);
+        self.step("quantize", 0, 2)?;
+        let smoothed = manager(&pipeline::QUANTIZE[..1], &mut self.observer)?
+            .run(prepared.module, &mut ctx)?
+            .module;
+        let errors = match samples {
+            [] => Vec::new(),
+            some => layer_errors(&smoothed, &ctx, &executor, some)?,
+        };
+        self.step("quantize", 1, 2)?;
+        let module = manager(&pipeline::QUANTIZE[1..], &mut self.observer)?
+            .run(smoothed, &mut ctx)?
+            .module;
+        let module = sections::store_constants(module)?;
+        let mut plan = Plan::new(
+            String::new(),
+            prepared.model_hash,
+            env!("CARGO_PKG_VERSION"),
+        );
+        plan.options = self.options.record();
+        plan.add_module("main", &module)?;
+        let mut texts = BTreeMap::from([("text/main".to_string(), module.to_string())]);
+        let mut reports = BTreeMap::new();
+        for (i, target) in targets.iter().enumerate() {
+            self.step("lower", i, targets.len())?;
+            let (section, kernels) = sections::section(&module, target)?;
+            reports.insert(target.name.to_string(), TargetReport::of(&plan, &section));
+            texts.extend(kernels);
+            plan.targets.push(section);
+        }
+        let report = Report {
+            model_hash: plan.model_hash.clone(),
+            source_bytes: prepared.source_bytes,
+            options: plan.options.clone(),
+            layers: LayerReport::of(&ctx.ledger, &errors),
+            targets: reports,
+            warnings: prepared.warnings.iter().map(ToString::to_string).collect(),
+        };
+        Ok(Compiled {
+            plan,
+            ledger: ctx.ledger,
+            report,
+            texts,
+            module,
+        })
+    }
+}
+
+/// A manager of these steps, watched by the observer if there is one.
+fn manager<'o>(
+    steps: &[pipeline::Step],
+    observer: &'o mut Option<&mut dyn Observer>,
+) -> Result<Manager<'o>> {
+    let m = Manager::new(pipeline::passes(steps)?);
+    Ok(match observer.as_deref_mut() {
+        Some(o) => m.observe(o),
+        None => m,
+    })
+}
+
+impl Compiled {
+    fn contents(&self) -> PlanContents<'_> {
+        PlanContents {
+            plan: &self.plan,
+            ledger: &self.ledger,
+            texts: &self.texts,
+        }
+    }
+
+    /// The module that the sections execute.
+    pub fn module(&self) -> &Module {
+        &self.module
+    }
+
+    /// The texts of the plan: modules and kernels, by entry name.
+    pub fn texts(&self) -> &BTreeMap<String, String> {
+        &self.texts
+    }
+
+    /// Inputs of the model.
+    pub fn inputs(&self) -> &[Port] {
+        &self.plan.inputs
+    }
+
+    /// Writes the plan file: weights are made and written one after another.
+    ///
+    /// # Errors
+    /// When the file system refuses, or a weight's source fails.
+    pub fn write(&self, path: &Path) -> Result<Written> {
+        let mut w = PlanWriter::create(path, &self.contents())?;
+        for entry in &self.plan.weights {
+            w.write(&entry.entry, self.weight(entry)?.bytes())?;
+        }
+        w.finish()
+    }
+
+    /// The plan file in memory.
+    ///
+    /// # Errors
+    /// When a weight's source fails.
+    pub fn to_bytes(&self) -> Result<AlignedBytes> {
+        let fill = |entry: &WeightEntry, put: &mut dyn FnMut(&[u8]) -> Result<()>| {
+            put(self.weight(entry)?.bytes())
+        };
+        Ok(plan_in_memory(&self.contents(), fill)?.0)
+    }
+
+    fn weight(&self, entry: &WeightEntry) -> Result<Tensor> {
+        let id = self.module.find_weight(&entry.source);
+        let id = id.ok_or_else(|| {
+            Diagnostic::error(
+                913,
+                Class::Internal,
+                format!("no weight `{}`", entry.source),
+            )
+        })?;
+        weight_tensor(self.module.weight(id))
+    }
+}
+
+/// The inputs and outputs of a prepared model.
+///
+/// # Errors
+/// As [`Interface::of`].
+pub fn interface(p: &Prepared) -> Result<Interface> {
+    Interface::of(&p.module)
+}

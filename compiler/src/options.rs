@@ -1,0 +1,114 @@
+//! What to compile for, and how.
+
+use qcc_codegen::target::Target;
+use qcc_ir::DType;
+use qcc_ir::diag::{Class, Diagnostic, Result};
+use qcc_ir::graph::Symbol;
+use qcc_passes::ActMode;
+use std::collections::BTreeMap;
+
+/// How what stays float is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Float {
+    /// 16 bits when a GPU is among the targets (f16 where ranges permit, else bf16), f32 for
+    /// CPUs alone.
+    #[default]
+    Auto,
+    /// This format.
+    Fixed(DType),
+}
+
+/// Everything that a compilation depends on besides the model and the calibration data.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Names of the targets, each once; one section of the plan is made for each.
+    pub targets: Vec<String>,
+    /// What passes are told: scheme, activations, exclusions, smoothing.
+    pub passes: qcc_passes::Options,
+    /// Storage of floats.
+    pub float: Float,
+    /// Ranges and preferred sizes of symbolic dimensions.
+    pub symbols: Vec<Symbol>,
+    /// Threads; results do not depend on their number.
+    pub threads: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            targets: vec!["cpu".to_string()],
+            passes: qcc_passes::Options::default(),
+            float: Float::Auto,
+            symbols: Vec::new(),
+            threads: 1,
+        }
+    }
+}
+
+impl Options {
+    /// The rows of the target table.
+    ///
+    /// # Errors
+    /// `Q0010` for an unknown or repeated target, or none.
+    pub fn resolve_targets(&self) -> Result<Vec<&'static Target>> {
+        let bad = |m: String| {
+            let names: Vec<&str> = qcc_codegen::target::TARGETS
+                .iter()
+                .map(|t| t.name)
+                .collect();
+            Diagnostic::error(10, Class::Usage, m).hint(format!("targets are {}", names.join(", ")))
+        };
+        if self.targets.is_empty() {
+            return Err(bad("no target is given".into()));
+        }
+        let mut out: Vec<&'static Target> = Vec::new();
+        for name in &self.targets {
+            let t =
+                Target::find(name).ok_or_else(|| bad(format!("there is no target `{name}`")))?;
+            if out.iter().any(|o| o.name == t.name) {
+                return Err(bad(format!("target `{name}` is given twice")));
+            }
+            out.push(t);
+        }
+        Ok(out)
+    }
+
+    /// The storage of floats for these targets; `None` leaves them as the model has them.
+    pub(crate) fn float_storage(&self, targets: &[&Target]) -> Option<DType> {
+        match self.float {
+            Float::Fixed(d) => Some(d),
+            Float::Auto if targets.iter().any(|t| t.is_gpu()) => Some(DType::F16),
+            Float::Auto => Some(DType::F32),
+        }
+    }
+
+    /// The options as they are recorded in a plan. Threads are left out: nothing depends on them.
+    pub(crate) fn record(&self) -> BTreeMap<String, String> {
+        let p = &self.passes;
+        let mut out = BTreeMap::new();
+        let mut put = |k: &str, v: String| out.insert(k.to_string(), v);
+        put("targets", self.targets.join(","));
+        put("scheme", p.scheme.name.clone());
+        put("head", p.head.name.clone());
+        let act = match p.act {
+            ActMode::Auto => "auto",
+            ActMode::Static => "static",
+            ActMode::Dynamic => "dynamic",
+            ActMode::Float => "float",
+        };
+        put("act", act.into());
+        put("smooth", p.smooth.map_or("off".into(), |a| a.to_string()));
+        let float = match self.float {
+            Float::Auto => "auto".to_string(),
+            Float::Fixed(d) => d.to_string(),
+        };
+        put("float", float);
+        if !p.exclude.is_empty() {
+            put("exclude", p.exclude.join(" "));
+        }
+        for (i, (regex, scheme)) in p.overrides.iter().enumerate() {
+            put(&format!("override.{i}"), format!("{regex}={}", scheme.name));
+        }
+        out
+    }
+}
