@@ -13,7 +13,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// Every op that the target has no kernel for.
-pub fn section(
+pub(crate) fn section(
     module: &Module,
     target: &Target,
 ) -> Result<(TargetSection, BTreeMap<String, String>)> {
@@ -45,7 +45,7 @@ impl WeightBytes for Held {
 ///
 /// # Errors
 /// When a constant's bytes cannot be made.
-pub fn store_constants(mut module: Module) -> Result<Module> {
+pub(crate) fn store_constants(mut module: Module) -> Result<Module> {
     for w in &mut module.weights {
         if !matches!(w.data, WeightData::Bytes(_) | WeightData::Extern) {
             w.data = WeightData::Bytes(Arc::new(Held(weight_tensor(w)?.bytes().to_vec())));

@@ -1,2 +1,0 @@
-//! The `qcc` command.
-fn main() {}

@@ -1,0 +1,241 @@
+//! Flags that several commands share: scheme, data, dimensions, threads.
+
+use super::usage;
+use clap::{Args, ValueEnum};
+use qcc::options::{Float, Options};
+use qcc::{ActMode, Scheme};
+use qcc_ir::DType;
+use qcc_ir::diag::Result;
+use qcc_ir::graph::Symbol;
+
+/// How activations are quantized.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Act {
+    /// Scales known before the run; needs --calib.
+    Static,
+    /// Scales computed for each token.
+    Dynamic,
+    /// Activations stay float.
+    Float,
+}
+
+/// How floats are stored.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum FloatArg {
+    /// 16 bits for GPUs (f16 where ranges permit), f32 for CPUs alone.
+    Auto,
+    /// binary16
+    F16,
+    /// bfloat16
+    Bf16,
+    /// binary32
+    F32,
+}
+
+/// What is quantized, and how.
+#[derive(Debug, Args)]
+pub(crate) struct SchemeArgs {
+    /// e4m3 weights per output channel; activations static per tensor with data, else dynamic.
+    #[arg(long, group = "scheme_choice", help_heading = "Scheme")]
+    fp8: bool,
+    /// i8 weights per output channel; activations dynamic per token.
+    #[arg(long, group = "scheme_choice", help_heading = "Scheme")]
+    int8: bool,
+    /// A scheme by name: float, fp8, int8, and fp8 or int8 with -static, -dynamic or -weights.
+    #[arg(
+        long,
+        value_name = "NAME",
+        group = "scheme_choice",
+        help_heading = "Scheme"
+    )]
+    scheme: Option<String>,
+    /// How activations are quantized.
+    #[arg(long, help_heading = "Scheme")]
+    act: Option<Act>,
+    /// Smooth activations into weights: off, or the exponent (0 to 1).
+    #[arg(
+        long,
+        value_name = "off|ALPHA",
+        default_value = "off",
+        help_heading = "Scheme"
+    )]
+    smooth: String,
+    /// Scheme of the language model head, float unless given.
+    #[arg(long, value_name = "SCHEME", help_heading = "Scheme")]
+    head: Option<String>,
+    /// Layers that stay float, found by a regular expression in node and weight names.
+    #[arg(long, value_name = "REGEX", help_heading = "Scheme")]
+    exclude: Vec<String>,
+    /// Scheme of the layers that a regular expression finds; of several that match, the last wins.
+    #[arg(
+        long = "override",
+        value_name = "REGEX=SCHEME",
+        help_heading = "Scheme"
+    )]
+    overrides: Vec<String>,
+    /// Storage of what stays float.
+    #[arg(long, value_enum, default_value = "auto", help_heading = "Scheme")]
+    float: FloatArg,
+    /// Range and sizes to optimise for of a dimension: NAME=MIN..MAX[@SIZE,SIZE…].
+    #[arg(long, value_name = "NAME=MIN..MAX@SIZES", help_heading = "Shapes")]
+    dims: Vec<String>,
+    /// Threads; results do not depend on their number [default: one per core].
+    #[arg(long, help_heading = "Resources")]
+    threads: Option<usize>,
+}
+
+impl SchemeArgs {
+    /// A float scheme on this many threads.
+    pub(crate) fn float(threads: usize) -> Self {
+        SchemeArgs {
+            fp8: false,
+            int8: false,
+            scheme: None,
+            act: None,
+            smooth: "off".into(),
+            head: None,
+            exclude: Vec::new(),
+            overrides: Vec::new(),
+            float: FloatArg::Auto,
+            dims: Vec::new(),
+            threads: Some(threads),
+        }
+    }
+
+    /// Whether any scheme but float was asked for.
+    pub(crate) fn is_quantized(&self) -> bool {
+        self.fp8
+            || self.int8
+            || self.scheme.as_deref().is_some_and(|s| s != "float")
+            || !self.overrides.is_empty()
+    }
+
+    /// Threads to use.
+    pub(crate) fn threads(&self) -> usize {
+        threads(self.threads)
+    }
+
+    /// The options for these targets.
+    pub(crate) fn options(&self, targets: Vec<String>) -> Result<Options> {
+        let name = match (self.fp8, self.int8, &self.scheme) {
+            (true, ..) => "fp8",
+            (_, true, _) => "int8",
+            (.., Some(s)) => s,
+            _ => "float",
+        };
+        let mut passes = qcc_passes::Options {
+            scheme: Scheme::named(name)?,
+            smooth: smooth(&self.smooth)?,
+            exclude: self.exclude.clone(),
+            overrides: self
+                .overrides
+                .iter()
+                .map(|o| override_of(o))
+                .collect::<Result<_>>()?,
+            ..qcc_passes::Options::default()
+        };
+        if let Some(h) = &self.head {
+            passes.head = Scheme::named(h)?;
+        }
+        passes.act = match self.act {
+            None => ActMode::Auto,
+            Some(Act::Static) => ActMode::Static,
+            Some(Act::Dynamic) => ActMode::Dynamic,
+            Some(Act::Float) => ActMode::Float,
+        };
+        Ok(Options {
+            targets,
+            passes,
+            float: match self.float {
+                FloatArg::Auto => Float::Auto,
+                FloatArg::F16 => Float::Fixed(DType::F16),
+                FloatArg::Bf16 => Float::Fixed(DType::BF16),
+                FloatArg::F32 => Float::Fixed(DType::F32),
+            },
+            symbols: self.dims.iter().map(|d| symbol(d)).collect::<Result<_>>()?,
+            threads: self.threads(),
+        })
+    }
+}
+
+/// The given number of threads, or one per core.
+pub(crate) fn threads(given: Option<usize>) -> usize {
+    given.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
+}
+
+fn smooth(text: &str) -> Result<Option<f32>> {
+    if text == "off" {
+        return Ok(None);
+    }
+    match text.parse::<f32>() {
+        Ok(a) if (0.0..=1.0).contains(&a) => Ok(Some(a)),
+        _ => Err(usage(format!(
+            "--smooth takes `off` or a number from 0 to 1, not `{text}`"
+        ))),
+    }
+}
+
+fn override_of(text: &str) -> Result<(String, Scheme)> {
+    match text.rsplit_once('=') {
+        Some((regex, scheme)) if !regex.is_empty() => {
+            Ok((regex.to_string(), Scheme::named(scheme)?))
+        }
+        _ => Err(usage(format!(
+            "--override takes REGEX=SCHEME, not `{text}`"
+        ))),
+    }
+}
+
+/// `seq=1..4096@1,16`
+fn symbol(text: &str) -> Result<Symbol> {
+    let bad = || {
+        usage(format!(
+            "--dims takes NAME=MIN..MAX or NAME=MIN..MAX@SIZE,SIZE…, not `{text}`"
+        ))
+    };
+    let (name, rest) = text.rsplit_once('=').ok_or_else(bad)?;
+    let (range, points) = rest
+        .split_once('@')
+        .map_or((rest, None), |(r, p)| (r, Some(p)));
+    let (min, max) = range.split_once("..").unwrap_or((range, range));
+    let number = |s: &str| s.parse::<u64>().map_err(|_| bad());
+    let (min, max) = (number(min)?, number(max)?);
+    let mut points: Vec<u64> =
+        points.map_or(Ok(Vec::new()), |p| p.split(',').map(number).collect())?;
+    points.sort_unstable();
+    points.dedup();
+    if min > max || points.iter().any(|p| *p < min || *p > max) {
+        return Err(usage(format!(
+            "--dims {text}: sizes must lie in a range that is not empty"
+        )));
+    }
+    Ok(Symbol {
+        name: name.to_string(),
+        min,
+        max,
+        points,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dims_have_ranges_and_points() {
+        let s = symbol("seq=1..4096@16,1").unwrap();
+        assert_eq!((s.min, s.max, s.points), (1, 4096, vec![1, 16]));
+        let s = symbol("in.0=8").unwrap();
+        assert_eq!((s.name.as_str(), s.min, s.max), ("in.0", 8, 8));
+        for bad in ["seq", "seq=", "seq=9..1", "seq=1..4@9", "seq=a..b"] {
+            assert_eq!(symbol(bad).unwrap_err().code(), "Q0011", "{bad}");
+        }
+    }
+
+    #[test]
+    fn overrides_split_at_the_last_equals_sign() {
+        let (r, s) = override_of("a=b=int8").unwrap();
+        assert_eq!((r.as_str(), s.name.as_str()), ("a=b", "int8"));
+        assert!(override_of("int8").is_err() && smooth("2").is_err());
+    }
+}

@@ -1,0 +1,132 @@
+//! `qcc eval`: perplexity of a language model, and divergence from a float baseline.
+
+use super::Output;
+use super::args::SchemeArgs;
+use super::engine::{self, DeviceArg};
+use qcc::Progress;
+use qcc::data::Dataset;
+use qcc::evaluate::{Evaluator, Quality};
+use qcc_ir::diag::{Class, Diagnostic, Result};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Windows of a batch.
+const BATCH: usize = 4;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A plan, or an .onnx model, which is compiled in memory first.
+    model: PathBuf,
+    /// Windows of token ids, int64 [n, L].
+    #[arg(long, value_name = "FILE.npy")]
+    tokens: PathBuf,
+    /// The float model to compare with: adds KL divergence and top-1 agreement.
+    #[arg(long, value_name = "MODEL.onnx")]
+    baseline: Option<PathBuf>,
+    /// Calibration data for a model that is quantized in memory.
+    #[arg(long, value_name = "FILE")]
+    calib: Option<PathBuf>,
+    /// Use only the first windows.
+    #[arg(long, value_name = "N")]
+    windows: Option<usize>,
+    /// Where to run.
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: DeviceArg,
+    #[command(flatten)]
+    scheme: SchemeArgs,
+}
+
+#[derive(Serialize)]
+struct Evaluated {
+    #[serde(flatten)]
+    quality: Quality,
+    protocol: String,
+    device: String,
+    numerics: String,
+    seconds: f64,
+}
+
+pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
+    let DeviceArg::Cpu = a.device;
+    let start = Instant::now();
+    let mut session = engine::open(&a.model, &a.scheme, a.calib.as_deref())?;
+    let float = SchemeArgs::float(a.scheme.threads());
+    let mut baseline = a
+        .baseline
+        .as_ref()
+        .map(|b| engine::open(b, &float, None))
+        .transpose()?;
+    let ports = session.engine().inputs().to_vec();
+    let data = Dataset::open(&a.tokens, &ports)?;
+    let ids = ports
+        .iter()
+        .position(|p| p.name == "input_ids")
+        .unwrap_or(0);
+    if data.array(ids).is_none_or(|t| t.dims().len() != 2) {
+        return Err(
+            Diagnostic::error(524, Class::Input, "tokens must be int64 [n, L]")
+                .at(a.tokens.display().to_string()),
+        );
+    }
+    let windows = a.windows.unwrap_or(data.len()).min(data.len());
+    let mut evaluator = Evaluator::new();
+    let mut bar = super::bar::Bar::new();
+    for first in (0..windows).step_by(BATCH) {
+        bar.step("evaluate", first, windows);
+        let batch = data.batch(first, BATCH.min(windows - first))?;
+        let logits = engine::logits(engine::run(&mut session, &ports, &batch)?)?;
+        let base = match &mut baseline {
+            Some(b) => {
+                let ports = b.engine().inputs().to_vec();
+                Some(engine::logits(engine::run(b, &ports, &batch)?)?)
+            }
+            None => None,
+        };
+        evaluator.add(&batch[ids], &logits, base.as_ref())?;
+    }
+    bar.clear();
+    let length = data
+        .array(ids)
+        .and_then(|t| t.dims().get(1).copied())
+        .unwrap_or(0);
+    let plan = session.engine().plan();
+    let option = |k: &str| plan.options.get(k).map_or("?", String::as_str);
+    let evaluated = Evaluated {
+        quality: evaluator.finish()?,
+        protocol: format!(
+            "every next token of each window of {length} tokens, given its prefix in the window"
+        ),
+        device: "cpu".into(),
+        numerics: format!(
+            "{} (act {}, smooth {}, float {})",
+            option("scheme"),
+            option("act"),
+            option("smooth"),
+            option("float")
+        ),
+        seconds: start.elapsed().as_secs_f64(),
+    };
+    out.print("eval", &evaluated, text)
+}
+
+fn text(e: &Evaluated) -> String {
+    let q = &e.quality;
+    let mut s = format!(
+        "perplexity  {:.4}  (nll {:.5}; {} tokens in {} windows)\n",
+        q.perplexity, q.nll, q.tokens, q.windows
+    );
+    if let Some(d) = &q.divergence {
+        s += &format!("baseline    {:.4}\n", d.baseline_perplexity);
+        s += &format!(
+            "KL          {:.6}  (99.9 % of tokens below {:.5})\n",
+            d.kl, d.kl_p999
+        );
+        s += &format!("top-1       {:.4}\n", d.top1);
+    }
+    s + &format!(
+        "protocol    {}\nnumerics    {} on {}\nseconds     {:.1}\n",
+        e.protocol, e.numerics, e.device, e.seconds
+    )
+}
