@@ -2,7 +2,7 @@
 
 use super::usage;
 use clap::{Args, ValueEnum};
-use qcc::options::{Float, Options};
+use qcc::{Float, Options};
 use qcc::{ActMode, Scheme};
 use qcc_ir::DType;
 use qcc_ir::diag::Result;
