@@ -2,8 +2,8 @@
 
 use super::usage;
 use clap::{Args, ValueEnum};
-use qcc::{Float, Options};
 use qcc::{ActMode, Scheme};
+use qcc::{Float, Options};
 use qcc_ir::DType;
 use qcc_ir::diag::Result;
 use qcc_ir::graph::Symbol;
