@@ -29,6 +29,7 @@ mod cse;
 mod dce;
 mod fold_constants;
 mod layer_errors;
+pub mod egraph;
 mod manager;
 mod narrow_floats;
 mod options;

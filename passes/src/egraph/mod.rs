@@ -1,0 +1,150 @@
+//! Fusion by equality saturation.
+//!
+//! [`fuse`] cuts each function into [regions](region), puts every region into an e-graph, lets
+//! the [rules](rules) add all legal forms, and [extracts](extract) the cheapest set of ops under
+//! the target's cost model. A union in the e-graph means bit-exact or equal in real arithmetic,
+//! never "good enough".
+//!
+//! ```text
+//! function ─ region ─► regions ─ saturate ─► e-graph ─ extract ─► recipe ─ replay ─► function
+//!                        │ equal regions are solved once                 └ explain ─► ledger
+//! ```
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `region` | which ops are considered together, and why the parts are independent |
+//! | `lang`, `analysis`, `space` | e-nodes, types per class, the e-graph with its origins |
+//! | `body`, `compose` | an op as head and expression; one expression put into another |
+//! | `rules/` | the rules, one row each |
+//! | `saturate`, `cost`, `extract` | the search |
+//! | `recipe`, `weights`, `replay`, `explain` | the result: ops, merged weights, reasons |
+
+mod analysis;
+mod body;
+mod compose;
+mod cost;
+mod explain;
+mod extract;
+mod lang;
+mod recipe;
+mod region;
+mod replay;
+mod rules;
+mod saturate;
+mod space;
+#[cfg(test)]
+mod tests;
+mod weights;
+
+pub use cost::Traffic;
+pub use saturate::Limits;
+
+use crate::pass::{Pass, PassContext};
+use cost::Costs;
+use qcc_ir::diag::Result;
+use qcc_ir::exec::CostModel;
+use qcc_ir::graph::Module;
+use qcc_ir::ledger::Ledger;
+use recipe::Recipe;
+use region::Region;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// The pass `fuse`.
+pub(crate) struct Fuse;
+
+impl Pass for Fuse {
+    fn name(&self) -> &'static str {
+        "fuse"
+    }
+
+    fn summary(&self) -> &'static str {
+        "fuses ops into kernels by equality saturation, cheapest under the target's cost model"
+    }
+
+    fn run(&self, module: &Module, ctx: &mut PassContext<'_>) -> Result<Module> {
+        let traffic = Traffic::default();
+        let cost = ctx.cost.unwrap_or(&traffic);
+        Ok(fuse(module, cost, Limits::default())?.module)
+    }
+}
+
+/// A fused module and the reasons behind it.
+#[derive(Clone, Debug)]
+pub struct Fused {
+    /// The module.
+    pub module: Module,
+    /// One decision per fused op and per op that could not be fused with a neighbour.
+    pub ledger: Ledger,
+    /// What the search did.
+    pub stats: Stats,
+}
+
+/// Figures of a search, for summaries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Regions of all functions.
+    pub regions: usize,
+    /// Regions that differ, each searched once.
+    pub distinct: usize,
+    /// Searches that a limit cut off; their gap is in the ledger.
+    pub cut: usize,
+}
+
+/// Fuses the ops of every function.
+///
+/// # Errors
+/// Defects of the rules only (`Q092n`): every valid module has a result, if need be its own ops.
+pub fn fuse(module: &Module, cost: &dyn CostModel, limits: Limits) -> Result<Fused> {
+    fuse_with(module, cost, limits, &rules::all())
+}
+
+fn fuse_with(
+    module: &Module,
+    cost: &dyn CostModel,
+    limits: Limits,
+    rules: &[&'static rules::Rule],
+) -> Result<Fused> {
+    let mut costs = Costs::new(cost, module);
+    let mut solved: HashMap<Region, Rc<Recipe>> = HashMap::new();
+    let mut out = Module {
+        symbols: module.symbols.clone(),
+        weights: module.weights.clone(),
+        funcs: Vec::new(),
+    };
+    let mut ledger = Ledger::new();
+    let mut stats = Stats::default();
+    for f in &module.funcs {
+        let partition = region::partition(f);
+        let mut recipes: Vec<Rc<Recipe>> = Vec::with_capacity(partition.regions.len());
+        for (region, binding) in &partition.regions {
+            let recipe = match solved.get(region) {
+                Some(r) => r.clone(),
+                None => {
+                    let r = Rc::new(recipe::solve(region, rules, &mut costs, limits)?);
+                    stats.cut += usize::from(r.cut);
+                    solved.insert(region.clone(), r.clone());
+                    r
+                }
+            };
+            let site = explain::Place {
+                module,
+                func: f,
+                region,
+                binding,
+            };
+            explain::record(&mut ledger, &site, &recipe, &costs);
+            recipes.push(recipe);
+        }
+        stats.regions += recipes.len();
+        let func = replay::replay(&mut out, f, &partition, &recipes)?;
+        out.funcs.push(func);
+    }
+    stats.distinct = solved.len();
+    replay::prune_weights(&mut out);
+    Ok(Fused {
+        module: out,
+        ledger,
+        stats,
+    })
+}
