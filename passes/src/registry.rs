@@ -3,6 +3,7 @@
 use crate::canonicalize::Canonicalize;
 use crate::cse::Cse;
 use crate::dce::Dce;
+use crate::egraph::Fuse;
 use crate::fold_constants::FoldConstants;
 use crate::narrow_floats::NarrowFloats;
 use crate::pass::Pass;
@@ -28,6 +29,7 @@ const PASSES: &[(&str, Constructor)] = &[
     ("fold-rms-norm", || Box::new(recognise::RMS_NORM)),
     ("fold-rotary", || Box::new(recognise::ROTARY)),
     ("fold-silu", || Box::new(recognise::SILU)),
+    ("fuse", || Box::new(Fuse)),
     ("narrow-floats", || Box::new(NarrowFloats)),
     ("quantize", || Box::new(Quantize)),
     ("smooth", || Box::new(Smooth)),

@@ -84,10 +84,10 @@ impl Body {
         }
     }
 
-    /// Whether every operand that the expression reads is a number of its own.
+    /// Whether the expression reads an operand, other than as the scale of a store.
     pub(super) fn reads(&self, operand: usize) -> bool {
         let k = operand as u8;
-        self.expr.nodes.iter().any(|n| *n == Step::Input(k))
+        self.expr.nodes.contains(&Step::Input(k))
     }
 
     /// The canonical form: steps in the order in which the stores need them, operands of the
@@ -149,7 +149,9 @@ impl Body {
         let bias_fits = match kind {
             OpKind::Linear { .. } => types.get(2).is_none_or(|b| b.rank() == 1),
             OpKind::Conv { .. } => self.operands.len() == self.core,
-            _ => types.get(2).is_none_or(|b| b.rank() == 1 && b.shape == types[1].shape),
+            _ => types
+                .get(2)
+                .is_none_or(|b| b.rank() == 1 && b.shape == types[1].shape),
         };
         let want = default_expr(kind, self.operands.len());
         plain && bias_fits && want.is_some_and(|e| tidy_alone(&e) == tidy_alone(&self.expr))
@@ -220,7 +222,10 @@ impl Tidy<'_> {
 /// Expressions compute floats in f32 and integers in i64; wider formats would lose bits.
 fn wide<'a>(mut types: impl Iterator<Item = &'a TensorType>) -> Result<(), Reason> {
     match types.find(|t| matches!(t.elem, Elem::Plain(DType::F64 | DType::U64))) {
-        Some(t) => Err(format!("{} is wider than what expressions compute in", t.elem)),
+        Some(t) => Err(format!(
+            "{} is wider than what expressions compute in",
+            t.elem
+        )),
         None => Ok(()),
     }
 }
@@ -260,7 +265,10 @@ fn head(
         OpKind::Attention { attrs, .. } => 3 + usize::from(attrs.mask),
         _ => return Err(format!("`{}` carries no expression", kind.name())),
     };
-    let expr = kind.expr().cloned().or_else(|| default_expr(kind, operands));
+    let expr = kind
+        .expr()
+        .cloned()
+        .or_else(|| default_expr(kind, operands));
     let expr = expr.ok_or_else(|| format!("`{}` carries no expression", kind.name()))?;
     Ok((Head::Skeleton(with_expr(kind, None)), core, expr))
 }

@@ -161,8 +161,9 @@ fn dynamic(head: &Head, r: &TensorType) -> Result<(), Reason> {
         ));
     }
     let kernel = match head {
-        Head::Map
-        | Head::Skeleton(OpKind::LayerNorm { .. } | OpKind::RmsNorm { .. }) => return Ok(()),
+        Head::Map | Head::Skeleton(OpKind::LayerNorm { .. } | OpKind::RmsNorm { .. }) => {
+            return Ok(());
+        }
         Head::Skeleton(kind) => kind,
     };
     let columns = r.shape.last().and_then(|d| d.as_const()).unwrap_or(0);

@@ -73,7 +73,10 @@ impl CostModel for Traffic {
 
 fn bytes(t: &TensorType, dims: Bindings<'_>) -> f64 {
     let numel = |shape: &[qcc_ir::DimExpr]| -> f64 {
-        shape.iter().map(|d| d.eval(dims).unwrap_or(1) as f64).product()
+        shape
+            .iter()
+            .map(|d| d.eval(dims).unwrap_or(1) as f64)
+            .product()
     };
     let codes = numel(&t.shape) * f64::from(t.elem.storage().bits()) / 8.0;
     // A scale or zero point per block, whatever its format: four bytes.

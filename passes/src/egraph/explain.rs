@@ -24,14 +24,15 @@ impl<'a> Place<'a> {
         &self.func.ops[self.binding.ops[at as usize].index()]
     }
 
-    /// The name by which users know an op: its first source node, else its value.
+    /// The name by which users know an op: its first source node, else its value. A quantize
+    /// comes from the node that it feeds, and is told from it by its value.
     fn site(&self, op: &Op) -> String {
+        let r = op.results.first();
+        let value = r.map_or(String::new(), |r| format!("%{}", self.func.value(*r).name));
         match op.loc.nodes.first() {
+            Some(n) if op.kind == OpKind::Quantize => format!("{n} {value}"),
             Some(n) => n.clone(),
-            None => {
-                let r = op.results.first();
-                r.map_or(String::new(), |r| format!("%{}", self.func.value(*r).name))
-            }
+            None => value,
         }
     }
 
@@ -105,7 +106,12 @@ fn fused(place: &Place<'_>, ops: &BTreeSet<u32>) -> Vec<String> {
             [] => vec![place.site(op)],
             nodes => nodes.to_vec(),
         };
-        out.extend(names.into_iter().filter(|n| !out.contains(n)).collect::<Vec<_>>());
+        out.extend(
+            names
+                .into_iter()
+                .filter(|n| !out.contains(n))
+                .collect::<Vec<_>>(),
+        );
     }
     out
 }
@@ -158,7 +164,11 @@ fn apart(
     for d in &recipe.declined {
         let reads = d.readers.iter().any(|o| ops.contains(o));
         if let (true, Some(p)) = (reads, d.producers.iter().find(|o| elsewhere(o))) {
-            let name = format!("with {} {}", place.op(*p).kind.name(), place.site(place.op(*p)));
+            let name = format!(
+                "with {} {}",
+                place.op(*p).kind.name(),
+                place.site(place.op(*p))
+            );
             add(name, format!("{}: {}", d.rule, d.reason));
         }
     }

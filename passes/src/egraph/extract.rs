@@ -7,31 +7,32 @@
 //! ```
 //!
 //! It is solved exactly by branch and bound. Classes are decided from the outputs towards the
-//! leaves, in the order of the ops that they stand for. The bound on what is still to be paid
-//! lets every class hand each of its `p(c)` possible readers an equal part of its least cost,
-//!
-//! ```text
-//! least(c) = min over nodes n of c: cost(n) + Σ over operands d: least(d) / p(d)
-//! still to pay ≥ Σ over classes c needed and undecided: least(c) / p(c)
-//! ```
-//!
-//! so that no cost is counted twice. It is exact where nothing is shared. When the number of
-//! steps reaches the limit, the best choice so far stands and its gap to the bound is told.
+//! leaves, in an order of the ops that they stand for; the [bound](super::bound) says what is
+//! still to be paid at least. What is left to decide depends on the needed undecided classes
+//! alone, and on decided ones only where an operand comes later in the order than what reads it
+//! (a *late* operand, of a kernel with several results); so a state that was reached at no
+//! higher cost before is not searched again. When the number of steps reaches the limit, the
+//! best choice so far stands and its gap to the bound is told.
 //!
 //! An op that the target cannot run is never chosen unless nothing else gives the value; equal
 //! times are decided by the number of expression steps, then by the order of e-nodes.
 
+use super::bound::{Action, landmark_cuts};
 use super::cost::Costs;
 use super::lang::Node;
+use super::region::{Source, is_elementwise};
 use super::space::Space;
 use egg::{Id, Language};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Added per expression step, in microseconds: decides between equal times.
 const STEP_MICROS: f64 = 1e-6;
 
 /// Stands for the cost of an op without a kernel.
 const IMPOSSIBLE_MICROS: f64 = 1e12;
+
+/// Gains below this, in microseconds, are not searched for.
+const TOLERANCE_MICROS: f64 = 1e-9;
 
 /// The result of an extraction.
 #[derive(Clone, Debug, Default)]
@@ -55,32 +56,42 @@ struct Candidate<'s> {
 struct Problem<'s> {
     ids: Vec<Id>,
     candidates: Vec<Vec<Candidate<'s>>>,
+    /// All candidates in one list, class by class.
+    actions: Vec<Action>,
     rank: Vec<u32>,
     roots: Vec<usize>,
-    /// `least(c) / p(c)`
-    share: Vec<f64>,
+    /// Classes that are a late operand of some node.
+    late: Vec<usize>,
 }
 
 /// Chooses among the forms of a space.
 pub(super) fn extract(space: &Space<'_>, costs: &mut Costs<'_>, limit: usize) -> Choice {
     let p = Problem::new(space, costs);
+    let undecided = vec![None; p.ids.len()];
+    let best = p.greedy(&undecided);
     let mut s = Search {
         p: &p,
-        chosen: vec![None; p.ids.len()],
-        best: p.greedy(),
-        best_cost: f64::INFINITY,
+        best_cost: p.cost(&best),
+        best,
+        chosen: undecided,
+        seen: HashMap::new(),
         steps: 0,
         limit,
     };
-    s.best_cost = p.cost(&s.best);
+    let bound = p.bound(&s.chosen);
     let pending: BTreeSet<(u32, usize)> = p.roots.iter().map(|c| (p.rank[*c], *c)).collect();
-    s.run(pending, 0.0, u32::MAX);
+    if bound < s.best_cost - TOLERANCE_MICROS {
+        s.run(pending, 0.0);
+    }
     let cut = s.steps >= limit;
-    let root_bound = p.distinct_roots().iter().map(|c| p.share[*c]).sum();
     Choice {
         nodes: p.reachable(&s.best),
         micros: s.best_cost,
-        bound: if cut { root_bound } else { s.best_cost },
+        bound: if cut {
+            bound.min(s.best_cost)
+        } else {
+            s.best_cost
+        },
         cut,
     }
 }
@@ -121,65 +132,70 @@ impl<'s> Problem<'s> {
         let outputs = space.outputs();
         let roots = distinct(outputs.iter().map(|v| at(space.class(*v))));
         let rank = ranks(space, &ids, &at);
-        let mut p = Problem {
-            share: vec![0.0; ids.len()],
+        let is_late = |d: &usize| {
+            let reads = |c: usize| {
+                rank[*d] >= rank[c] && candidates[c].iter().any(|n| n.operands.contains(d))
+            };
+            (0..ids.len()).any(reads)
+        };
+        let late = (0..ids.len()).filter(is_late).collect();
+        let all = candidates.iter().enumerate();
+        let action = |c: usize, n: &Candidate<'_>| Action {
+            class: c,
+            operands: n.operands.clone(),
+        };
+        let actions = all
+            .flat_map(|(c, list)| list.iter().map(move |n| action(c, n)))
+            .collect();
+        Problem {
+            late,
             ids,
             candidates,
+            actions,
             rank,
             roots,
+        }
+    }
+
+    /// The costs of all candidates after some decisions: what is decided is paid for, and
+    /// excludes the others of its class.
+    fn costs_left(&self, chosen: &[Option<usize>]) -> Vec<f64> {
+        let left = |(c, list): (usize, &Vec<Candidate<'_>>)| -> Vec<f64> {
+            let cost = |(i, n): (usize, &Candidate<'_>)| match chosen[c] {
+                None => n.cost,
+                Some(j) if i == j => 0.0,
+                Some(_) => f64::INFINITY,
+            };
+            list.iter().enumerate().map(cost).collect()
         };
-        p.shares();
-        p
+        self.candidates.iter().enumerate().flat_map(left).collect()
     }
 
-    fn distinct_roots(&self) -> &[usize] {
-        &self.roots
+    /// What is still to be paid at least; infinite where the decisions need themselves.
+    fn bound(&self, chosen: &[Option<usize>]) -> f64 {
+        let mut costs = self.costs_left(chosen);
+        landmark_cuts(self.ids.len(), &self.actions, &mut costs, &self.roots)
     }
 
-    /// Fills `share`, from the lowest rank up.
-    fn shares(&mut self) {
-        let mut readers: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); self.ids.len()];
-        for (c, list) in self.candidates.iter().enumerate() {
-            for d in list.iter().flat_map(|n| &n.operands) {
-                readers[*d].insert(c);
-            }
-        }
-        let mut order: Vec<usize> = (0..self.ids.len()).collect();
-        order.sort_by_key(|c| (self.rank[*c], *c));
-        for c in order {
-            let least = self.candidates[c]
-                .iter()
-                .map(|n| n.cost + self.parts(c, n).sum::<f64>())
-                .fold(f64::INFINITY, f64::min);
-            let p = readers[c].len() + usize::from(self.roots.contains(&c));
-            self.share[c] = least / p.max(1) as f64;
-        }
-    }
-
-    /// What the operands of a node hand it; those that are decided before it count nothing.
-    fn parts<'a>(&'a self, c: usize, n: &'a Candidate<'s>) -> impl Iterator<Item = f64> + 'a {
-        let lower = move |d: &&usize| self.rank[**d] < self.rank[c];
-        n.operands.iter().filter(lower).map(|d| self.share[*d])
-    }
-
-    /// The best choice if nothing were shared: a first solution.
-    fn greedy(&self) -> Vec<Option<usize>> {
+    /// The best completion of some decisions if nothing were shared.
+    fn greedy(&self, chosen: &[Option<usize>]) -> Vec<Option<usize>> {
         let n = self.ids.len();
+        let left = self.costs_left(chosen);
         let mut cost = vec![f64::INFINITY; n];
         let mut best = vec![None; n];
         // Costs only fall, and a round without a change is the last.
-        for _ in 0..=n {
-            let mut changed = false;
+        let mut changed = true;
+        while std::mem::take(&mut changed) {
+            let mut at = 0;
             for c in 0..n {
                 for (i, cand) in self.candidates[c].iter().enumerate() {
-                    let total: f64 = cand.cost + cand.operands.iter().map(|d| cost[*d]).sum::<f64>();
-                    if total < cost[c] {
+                    let operands = cand.operands.iter().map(|d| cost[*d]).sum::<f64>();
+                    let total = left[at] + operands;
+                    if total < cost[c] - TOLERANCE_MICROS {
                         (cost[c], best[c], changed) = (total, Some(i), true);
                     }
+                    at += 1;
                 }
-            }
-            if !changed {
-                break;
             }
         }
         best
@@ -224,16 +240,19 @@ fn undominated(list: Vec<Candidate<'_>>) -> Vec<Candidate<'_>> {
     };
     let keep: Vec<bool> = (0..list.len()).map(|i| !beaten(i)).collect();
     let mut keep = keep.into_iter();
-    list.into_iter().filter(|_| keep.next() == Some(true)).collect()
+    list.into_iter()
+        .filter(|_| keep.next() == Some(true))
+        .collect()
 }
 
-/// Positions in the order of decision: `2·op + 1` for a value of `op`, just below it for a tuple
-/// that gives the value, 0 for what is there already.
+/// Positions in the order of decision: `2·at + 1` for a value of the op at this place of the
+/// order, just below it for a tuple that gives the value, 0 for what is there already.
 fn ranks(space: &Space<'_>, ids: &[Id], at: &dyn Fn(Id) -> usize) -> Vec<u32> {
+    let place = places(space);
     let mut rank = vec![0; ids.len()];
     let mut tuple: Vec<Option<u32>> = vec![None; ids.len()];
     for (c, id) in ids.iter().enumerate() {
-        let Some(first) = space.values(*id).iter().map(|v| v.0).min() else {
+        let Some(first) = space.values(*id).iter().map(|v| place[v.0 as usize]).min() else {
             continue;
         };
         rank[c] = 2 * first + 1;
@@ -250,75 +269,114 @@ fn ranks(space: &Space<'_>, ids: &[Id], at: &dyn Fn(Id) -> usize) -> Vec<u32> {
     rank
 }
 
+/// A topological order of the region's ops, kernels that may take others in as late as possible:
+/// then what those others read comes before.
+fn places(space: &Space<'_>) -> Vec<u32> {
+    let ops = &space.region.ops;
+    let mut place: Vec<Option<u32>> = vec![None; ops.len()];
+    for next in 0..ops.len() as u32 {
+        let ready = |i: &usize| {
+            let known = |s: &Source| match s {
+                Source::Leaf(_) => true,
+                Source::Op(o, _) => place[*o as usize].is_some(),
+            };
+            place[*i].is_none() && ops[*i].operands.iter().all(known)
+        };
+        let order = |i: &usize| (!is_elementwise(&ops[*i].kind), *i);
+        if let Some(i) = (0..ops.len()).filter(ready).min_by_key(order) {
+            place[i] = Some(next);
+        }
+    }
+    place.into_iter().map(|p| p.unwrap_or(0)).collect()
+}
+
 struct Search<'p, 's> {
     p: &'p Problem<'s>,
     chosen: Vec<Option<usize>>,
     best: Vec<Option<usize>>,
     best_cost: f64,
+    /// The least cost at which each state was reached.
+    seen: HashMap<State, f64>,
     steps: usize,
     limit: usize,
 }
 
+/// What the rest of a search depends on: the pending classes, and for each decided class that may
+/// be needed again the pending classes that it needs itself.
+type State = (Vec<usize>, Vec<(usize, Vec<usize>)>);
+
 impl Search<'_, '_> {
-    /// Decides the undecided class of the highest rank. `frontier` is the lowest rank decided so
-    /// far: below it, nothing is decided, so the parts of what is pending there are owed in full.
-    fn run(&mut self, mut pending: BTreeSet<(u32, usize)>, paid: f64, frontier: u32) {
-        if self.steps >= self.limit {
+    /// Decides the pending class of the highest rank.
+    fn run(&mut self, mut pending: BTreeSet<(u32, usize)>, paid: f64) {
+        let known = self
+            .seen
+            .entry(self.state(&pending))
+            .or_insert(f64::INFINITY);
+        if *known <= paid {
             return;
         }
-        self.steps += 1;
-        let Some((rank, c)) = pending.pop_last() else {
-            if paid < self.best_cost {
-                self.best_cost = paid;
-                self.best = self.chosen.clone();
-            }
+        *known = paid;
+        let Some((_, c)) = pending.pop_last() else {
             return;
         };
-        let frontier = frontier.min(rank);
         let mut order: Vec<(f64, usize)> = Vec::new();
-        for (i, cand) in self.p.candidates[c].iter().enumerate() {
-            let parts: f64 = self.p.parts(c, cand).sum();
-            order.push((cand.cost + parts, i));
+        for i in 0..self.p.candidates[c].len() {
+            self.chosen[c] = Some(i);
+            let bound = self.look(paid + self.p.candidates[c][i].cost);
+            order.push((bound, i));
         }
+        self.chosen[c] = None;
         order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        for (_, i) in order {
-            let cand = &self.p.candidates[c][i];
-            if cand.operands.iter().any(|d| self.needs(*d, c)) {
-                continue;
-            }
-            let mut next = pending.clone();
-            for d in &cand.operands {
-                if self.chosen[*d].is_none() {
-                    next.insert((self.p.rank[*d], *d));
-                }
-            }
-            let paid = paid + cand.cost;
-            let owed: f64 = next
-                .iter()
-                .take_while(|(r, _)| *r < frontier)
-                .map(|(_, d)| self.p.share[*d])
-                .sum();
-            if paid + owed >= self.best_cost {
-                continue;
+        for (bound, i) in order {
+            if bound >= self.best_cost - TOLERANCE_MICROS || self.steps >= self.limit {
+                break;
             }
             self.chosen[c] = Some(i);
-            self.run(next, paid, frontier);
+            let cand = &self.p.candidates[c][i];
+            let mut next = pending.clone();
+            for d in cand.operands.iter().filter(|d| self.chosen[**d].is_none()) {
+                next.insert((self.p.rank[*d], *d));
+            }
+            self.run(next, paid + cand.cost);
             self.chosen[c] = None;
         }
     }
 
-    /// Whether deciding for an operand `d` of `c` would make `c` need itself.
-    fn needs(&self, d: usize, c: usize) -> bool {
+    /// The bound on any completion of the decisions; a good completion becomes the best.
+    fn look(&mut self, paid: f64) -> f64 {
+        self.steps += 1;
+        let bound = paid + self.p.bound(&self.chosen);
+        if bound < self.best_cost - TOLERANCE_MICROS {
+            let full = self.p.greedy(&self.chosen);
+            let cost = self.p.cost(&full);
+            if cost < self.best_cost - TOLERANCE_MICROS {
+                (self.best, self.best_cost) = (full, cost);
+            }
+        }
+        bound
+    }
+
+    fn state(&self, pending: &BTreeSet<(u32, usize)>) -> State {
+        let open: Vec<usize> = pending.iter().map(|(_, c)| *c).collect();
+        let decided = self.p.late.iter().filter(|d| self.chosen[**d].is_some());
+        let needs = |d: &usize| {
+            let reached = self.reached(*d);
+            let open = open.iter().filter(|c| reached.contains(c));
+            (*d, open.copied().collect())
+        };
+        let late = decided.map(needs).collect();
+        (open, late)
+    }
+
+    /// What a class needs by the decisions so far, itself included.
+    fn reached(&self, d: usize) -> BTreeSet<usize> {
         let mut seen = BTreeSet::new();
         let mut stack = vec![d];
         while let Some(x) = stack.pop() {
-            if x == c {
-                return true;
-            }
             if let (true, Some(i)) = (seen.insert(x), self.chosen[x]) {
                 stack.extend(&self.p.candidates[x][i].operands);
             }
         }
-        false
+        seen
     }
 }

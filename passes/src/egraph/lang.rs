@@ -110,9 +110,4 @@ impl<T: Clone + Eq + Hash> Interner<T> {
     pub(super) fn get(&self, k: u32) -> &T {
         &self.items[k as usize]
     }
-
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.items.len()
-    }
 }

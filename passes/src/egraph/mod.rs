@@ -1,7 +1,7 @@
 //! Fusion by equality saturation.
 //!
-//! [`fuse`] cuts each function into [regions](region), puts every region into an e-graph, lets
-//! the [rules](rules) add all legal forms, and [extracts](extract) the cheapest set of ops under
+//! [`fuse`] cuts each function into regions, puts every region into an e-graph, lets
+//! the rules add all legal forms, and extracts the cheapest set of ops under
 //! the target's cost model. A union in the e-graph means bit-exact or equal in real arithmetic,
 //! never "good enough".
 //!
@@ -16,11 +16,12 @@
 //! | `lang`, `analysis`, `space` | e-nodes, types per class, the e-graph with its origins |
 //! | `body`, `compose` | an op as head and expression; one expression put into another |
 //! | `rules/` | the rules, one row each |
-//! | `saturate`, `cost`, `extract` | the search |
+//! | `saturate`, `cost`, `extract`, `bound` | the search |
 //! | `recipe`, `weights`, `replay`, `explain` | the result: ops, merged weights, reasons |
 
 mod analysis;
 mod body;
+mod bound;
 mod compose;
 mod cost;
 mod explain;
@@ -37,6 +38,7 @@ mod tests;
 mod weights;
 
 pub use cost::Traffic;
+pub use rules::{Exactness, RuleInfo, table as rules};
 pub use saturate::Limits;
 
 use crate::pass::{Pass, PassContext};
@@ -65,7 +67,9 @@ impl Pass for Fuse {
     fn run(&self, module: &Module, ctx: &mut PassContext<'_>) -> Result<Module> {
         let traffic = Traffic::default();
         let cost = ctx.cost.unwrap_or(&traffic);
-        Ok(fuse(module, cost, Limits::default())?.module)
+        let fused = fuse(module, cost, Limits::default())?;
+        ctx.ledger.merge(fused.ledger);
+        Ok(fused.module)
     }
 }
 

@@ -152,7 +152,9 @@ impl Writer<'_, '_, '_> {
         let values = self.space.results(class, node).into_iter();
         self.recipe.steps.push(Step {
             micros: self.costs.op(&kind, &types, &results),
-            values: values.map(|c| self.space.values(c).first().copied()).collect(),
+            values: values
+                .map(|c| self.space.values(c).first().copied())
+                .collect(),
             origin: self.space.origin(node),
             kind,
             operands,

@@ -21,7 +21,6 @@
 //! are solved once. Equal ops are computed once (value numbering) before regions are formed.
 //! Constants, splats and dequantizes are copied into each region that reads them.
 
-use crate::analysis::live_ops;
 use qcc_ir::expr::Node;
 use qcc_ir::graph::{Def, Func, Op, OpId, OpKind, TensorType, ValueId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -122,23 +121,26 @@ fn is_data(kind: &OpKind, i: usize) -> bool {
 
 /// Cuts a function into regions.
 pub(super) fn partition(f: &Func) -> Partition {
+    let same = value_numbers(f);
     let mut p = Partitioner {
         f,
-        same: value_numbers(f),
-        live: live_ops(f),
+        live: live(f, &same),
+        same,
         stage: vec![0; f.values.len()],
         group: (0..f.ops.len()).collect(),
     };
-    p.live_after_numbering();
     p.stages();
     p.unite();
     p.regions()
 }
 
+/// What equal ops have in common.
+type Equal<'f> = (&'f OpKind, Vec<ValueId>, Vec<&'f TensorType>);
+
 /// For each value the first one computed by an equal op on equal operands.
 fn value_numbers(f: &Func) -> Vec<ValueId> {
     let mut same: Vec<ValueId> = (0..f.values.len() as u32).map(ValueId).collect();
-    let mut seen: HashMap<(&OpKind, Vec<ValueId>, Vec<&TensorType>), &[ValueId]> = HashMap::new();
+    let mut seen: HashMap<Equal<'_>, &[ValueId]> = HashMap::new();
     for op in &f.ops {
         let operands = op.operands.iter().map(|v| same[v.index()]).collect();
         let types = op.results.iter().map(|r| f.ty(*r)).collect();
@@ -150,6 +152,24 @@ fn value_numbers(f: &Func) -> Vec<ValueId> {
         }
     }
     same
+}
+
+/// For each op, whether a result of the function depends on it when equal values are one.
+fn live(f: &Func, same: &[ValueId]) -> Vec<bool> {
+    let mut needed = vec![false; f.values.len()];
+    for (_, v) in &f.results {
+        needed[same[v.index()].index()] = true;
+    }
+    let mut live = vec![false; f.ops.len()];
+    for (id, op) in f.ops().rev() {
+        if op.results.iter().any(|r| needed[r.index()]) {
+            live[id.index()] = true;
+            for v in &op.operands {
+                needed[same[v.index()].index()] = true;
+            }
+        }
+    }
+    live
 }
 
 struct Partitioner<'f> {
@@ -169,15 +189,6 @@ impl<'f> Partitioner<'f> {
         match self.f.value(self.same(v)).def {
             Def::Param(_) => None,
             Def::Result(id, _) => Some((id, &self.f.ops[id.index()])),
-        }
-    }
-
-    /// An op whose results are those of an earlier, equal one is not computed.
-    fn live_after_numbering(&mut self) {
-        for (id, op) in self.f.ops() {
-            if op.results.iter().any(|r| self.same(*r) != *r) {
-                self.live[id.index()] = false;
-            }
         }
     }
 
@@ -271,12 +282,8 @@ impl<'f> Partitioner<'f> {
 
     /// Ops of a group; a copied op has one only where the function returns its value.
     fn groups(&self) -> Vec<Vec<OpId>> {
-        let returned: BTreeSet<ValueId> = self
-            .f
-            .results
-            .iter()
-            .map(|(_, v)| self.same(*v))
-            .collect();
+        let returned: BTreeSet<ValueId> =
+            self.f.results.iter().map(|(_, v)| self.same(*v)).collect();
         let mut groups: BTreeMap<usize, Vec<OpId>> = BTreeMap::new();
         for (id, op) in self.f.ops() {
             let is_returned = op.results.iter().any(|r| returned.contains(r));

@@ -6,9 +6,7 @@ use super::space::Value;
 use super::weights::{ConstWeights, const_weights, derive};
 use qcc_ir::Diagnostic;
 use qcc_ir::diag::{Class, Result};
-use qcc_ir::graph::{
-    Builder, Func, Loc, Module, Op, OpId, OpKind, TensorType, ValueId, WeightId,
-};
+use qcc_ir::graph::{Builder, Func, Loc, Module, Op, OpId, OpKind, TensorType, ValueId, WeightId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 
@@ -121,7 +119,10 @@ impl Replay<'_> {
             return Ok(*known);
         }
         let value = self.f.value(v);
-        let op = self.f.def_op(v).filter(|op| matches!(op.kind, OpKind::Const { .. }));
+        let op = self
+            .f
+            .def_op(v)
+            .filter(|op| matches!(op.kind, OpKind::Const { .. }));
         let Some(op) = op else {
             let what = format!("fusion: %{} is not computed by any region", value.name);
             return Err(Diagnostic::error(922, Class::Internal, what));
@@ -149,7 +150,9 @@ impl Replay<'_> {
             let what = "fusion: a merged weight has parts that are no constants";
             return Err(Diagnostic::error(923, Class::Internal, what));
         };
-        let name = tensors[0].as_ref().map_or(String::new(), |w| w.name.clone());
+        let name = tensors[0]
+            .as_ref()
+            .map_or(String::new(), |w| w.name.clone());
         let mut ids = tensors.map(|w| w.map(|w| self.module.add_weight(w)));
         let [Some(weight), scale, zero] = [ids[0].take(), ids[1].take(), ids[2].take()] else {
             let what = "fusion: a merged weight has no codes";
@@ -234,7 +237,11 @@ fn emit(f: &Func, mut items: Vec<Item>, results: &[(String, Val)]) -> Func {
     for i in order(&items, &live) {
         let item = &items[i];
         // INVARIANT: the order puts what an op reads before it.
-        let operands: Vec<ValueId> = item.operands.iter().filter_map(|v| made.get(v).copied()).collect();
+        let operands: Vec<ValueId> = item
+            .operands
+            .iter()
+            .filter_map(|v| made.get(v).copied())
+            .collect();
         let names: Vec<&str> = item.names.iter().map(String::as_str).collect();
         b.set_loc(item.loc.clone());
         let new = b.push(item.kind.clone(), &operands, item.results.clone(), &names);
@@ -242,7 +249,9 @@ fn emit(f: &Func, mut items: Vec<Item>, results: &[(String, Val)]) -> Func {
             made.insert(Val::Item(i, r as u32), v);
         }
     }
-    let named = results.iter().filter_map(|(n, v)| Some((n.as_str(), *made.get(v)?)));
+    let named = results
+        .iter()
+        .filter_map(|(n, v)| Some((n.as_str(), *made.get(v)?)));
     b.finish(named)
 }
 

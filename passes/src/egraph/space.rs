@@ -46,16 +46,24 @@ pub(super) enum Arg {
 /// What a rule found: an equality.
 #[derive(Clone, Debug)]
 pub(super) enum Proposal {
-    /// An op on these operands whose results equal these classes.
-    Op {
-        kind: OpKind,
-        operands: Vec<Arg>,
-        results: Vec<TensorType>,
-        equals: Vec<Id>,
+    /// A new op gives values that are there already.
+    Op(Box<NewOp>),
+    /// A class is equal to one that is there already; what computes it computes these ops too.
+    Same {
+        class: Id,
+        known: Id,
         origin: Origin,
     },
-    /// Two classes are equal.
-    Same(Id, Id),
+}
+
+/// An op on these operands whose results equal these classes.
+#[derive(Clone, Debug)]
+pub(super) struct NewOp {
+    pub(super) kind: OpKind,
+    pub(super) operands: Vec<Arg>,
+    pub(super) results: Vec<TensorType>,
+    pub(super) equals: Vec<Id>,
+    pub(super) origin: Origin,
 }
 
 /// The search space of a region.
@@ -159,7 +167,12 @@ impl<'r> Space<'r> {
                 .map(|(r, _)| (i as u32, r as u32))
                 .collect::<Vec<_>>()
         };
-        self.region.ops.iter().enumerate().flat_map(per_op).collect()
+        self.region
+            .ops
+            .iter()
+            .enumerate()
+            .flat_map(per_op)
+            .collect()
     }
 
     /// Adds an op; gives the class of each result.
@@ -194,19 +207,26 @@ impl<'r> Space<'r> {
     /// Takes over what a rule found.
     pub(super) fn apply(&mut self, p: Proposal) {
         match p {
-            Proposal::Same(a, b) => {
-                self.graph.union(a, b);
-            }
-            Proposal::Op {
-                kind,
-                operands,
-                results,
-                equals,
+            Proposal::Same {
+                class,
+                known,
                 origin,
             } => {
-                let operands = operands.into_iter().map(|a| self.arg(a)).collect();
-                let ids = self.add_op(&kind, operands, &results, origin);
-                for (a, b) in ids.into_iter().zip(equals) {
+                let nodes = self.producers(known).into_iter();
+                let nodes: Vec<Node> = nodes.map(|(_, n)| self.canonical(n)).collect();
+                for n in nodes {
+                    let entry = self.origins.entry(n).or_default();
+                    entry.ops.extend(&origin.ops);
+                    let new = origin.rules.iter().filter(|r| !entry.rules.contains(r));
+                    let new: Vec<&str> = new.copied().collect();
+                    entry.rules.extend(new);
+                }
+                self.graph.union(known, class);
+            }
+            Proposal::Op(new) => {
+                let operands = new.operands.into_iter().map(|a| self.arg(a)).collect();
+                let ids = self.add_op(&new.kind, operands, &new.results, new.origin);
+                for (a, b) in ids.into_iter().zip(new.equals) {
                     self.graph.union(b, a);
                 }
             }

@@ -6,8 +6,8 @@
 
 use qcc_ir::diag::Result;
 use qcc_ir::eval::weight_tensor;
-use qcc_ir::graph::{Elem, OpKind, TensorType, Weight, WeightBytes, WeightData};
 use qcc_ir::format::Block;
+use qcc_ir::graph::{Elem, OpKind, TensorType, Weight, WeightBytes, WeightData};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub(super) enum Derived {
 pub(super) enum Part {
     /// A constant leaf.
     Leaf(u32),
-    /// This many zeros.
+    /// This many times −0, which added to any number gives that number, bit for bit.
     Zeros(u64),
 }
 
@@ -121,7 +121,7 @@ pub(super) fn derive(
                     name: "zeros".into(),
                     dtype: ty.elem.storage(),
                     dims,
-                    data: WeightData::Splat(0f64.to_bits()),
+                    data: WeightData::Splat((-0f64).to_bits()),
                 };
                 ConstWeights {
                     tensors: [Some(zero), None, None],

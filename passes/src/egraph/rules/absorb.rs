@@ -8,13 +8,13 @@
 //! ```
 
 use super::{Declined, Found, Rule};
-use crate::egraph::body::Body;
+use crate::egraph::body::{Body, Reason};
 use crate::egraph::compose::compose;
 use crate::egraph::lang::Node;
 use crate::egraph::region::is_elementwise;
-use crate::egraph::space::{Arg, Origin, Proposal, Space};
+use crate::egraph::space::{Arg, NewOp, Origin, Proposal, Space};
 use egg::Id;
-use qcc_ir::graph::OpKind;
+use qcc_ir::graph::{OpKind, TensorType};
 use std::collections::BTreeSet;
 
 /// What happens to a value that has readers besides the one that is taken in.
@@ -31,9 +31,12 @@ pub(super) enum Others {
 /// An e-node seen as a reader: what it computes, for which classes, and which ops that covers.
 pub(super) struct Reader<'s> {
     pub(super) kind: &'s OpKind,
-    pub(super) body: Body,
+    pub(super) operands: &'s [Id],
+    pub(super) types: &'s [TensorType],
+    /// The class of each result.
     pub(super) results: Vec<Id>,
     pub(super) origin: Origin,
+    body: Result<Body, Reason>,
 }
 
 /// An e-node seen as a kernel that may take readers in.
@@ -65,25 +68,35 @@ pub(super) fn absorb(
 }
 
 fn reader<'s>(space: &'s Space<'_>, class: Id, node: &'s Node) -> Option<Reader<'s>> {
-    let (data, _) = space.op(node)?;
-    if !is_elementwise(&data.kind) {
-        return None;
-    }
-    Some(Reader {
+    let (data, operands) = space.op(node)?;
+    is_elementwise(&data.kind).then(|| Reader {
         kind: &data.kind,
-        body: Body::of(space, node).ok()?,
+        operands,
+        types: &data.results,
         results: space.results(class, node),
         origin: space.origin(node),
+        body: Body::of(space, node),
     })
+}
+
+impl Reader<'_> {
+    /// The classes that are read at each position.
+    fn data(&self) -> Vec<Id> {
+        match &self.body {
+            Ok(b) => {
+                let read = b.operands.iter().enumerate().filter(|(j, _)| b.reads(*j));
+                read.map(|(_, c)| *c).collect()
+            }
+            Err(_) => self.operands.to_vec(),
+        }
+    }
 }
 
 /// The kernels whose values a reader reads element by element, each once.
 fn producers<'s>(space: &'s Space<'_>, reader: &Reader<'_>) -> Vec<Producer<'s>> {
     let mut seen: BTreeSet<(Id, &Node)> = BTreeSet::new();
-    for (j, class) in reader.body.operands.iter().enumerate() {
-        if reader.body.reads(j) {
-            seen.extend(space.producers(*class));
-        }
+    for class in reader.data() {
+        seen.extend(space.producers(class));
     }
     let one = |(class, node): (Id, &'s Node)| {
         let (data, _) = space.op(node)?;
@@ -108,33 +121,25 @@ fn pair(
     p: &Producer<'_>,
     reader: &Reader<'_>,
 ) {
-    let from: Vec<Option<usize>> = (0..reader.body.operands.len())
-        .map(|j| {
-            let class = space.graph.find(reader.body.operands[j]);
-            let at = p.stores.iter().position(|s| space.graph.find(*s) == class);
-            at.filter(|_| reader.body.reads(j))
-        })
+    let read: Vec<Id> = reader.data().iter().map(|c| space.graph.find(*c)).collect();
+    let absorbed: Vec<bool> = p
+        .stores
+        .iter()
+        .map(|s| read.contains(&space.graph.find(*s)))
         .collect();
-    let absorbed: BTreeSet<usize> = from.iter().flatten().copied().collect();
-    let other_readers: Vec<bool> = (0..p.stores.len())
-        .map(|i| !absorbed.contains(&i) || !space.read_only_by(p.stores[i], &reader.origin.ops))
+    let other_readers: Vec<bool> = p
+        .stores
+        .iter()
+        .zip(&absorbed)
+        .map(|(s, absorbed)| !absorbed || !space.read_only_by(*s, &reader.origin.ops))
         .collect();
-    let shared = absorbed.iter().any(|i| other_readers[*i]);
-    let keep = match (others, shared) {
+    let shared = absorbed.iter().zip(&other_readers).any(|(a, o)| *a && *o);
+    let keep: Vec<bool> = match (others, shared) {
         (Others::None, true) | (Others::Stored | Others::Recomputed, false) => return,
-        (Others::Recomputed, true) => {
-            (0..p.stores.len()).map(|i| !absorbed.contains(&i)).collect()
-        }
+        (Others::Recomputed, true) => absorbed.iter().map(|a| !a).collect(),
         _ => other_readers,
     };
-    let outcome = Body::of(space, p.node)
-        .and_then(|body| compose(&reader.body, &body, &from, &keep))
-        .and_then(|body| {
-            let kept = p.stores.iter().zip(&keep).filter(|(_, k)| **k);
-            let equals = kept.map(|(s, _)| *s).chain(reader.results.iter().copied());
-            proposal(space, body, equals.collect(), p.origin.join(&reader.origin, rule.name))
-        });
-    match outcome {
+    match take_in(rule, space, p, reader, &keep) {
         Ok(proposal) => found.proposals.push(proposal),
         Err(reason) => found.declined.push(Declined {
             readers: reader.origin.ops.clone(),
@@ -145,13 +150,35 @@ fn pair(
     }
 }
 
+fn take_in(
+    rule: &Rule,
+    space: &Space<'_>,
+    p: &Producer<'_>,
+    reader: &Reader<'_>,
+    keep: &[bool],
+) -> Result<Proposal, Reason> {
+    let body = reader.body.as_ref().map_err(Clone::clone)?;
+    let from: Vec<Option<usize>> = (0..body.operands.len())
+        .map(|j| {
+            let class = space.graph.find(body.operands[j]);
+            let at = p.stores.iter().position(|s| space.graph.find(*s) == class);
+            at.filter(|_| body.reads(j))
+        })
+        .collect();
+    let both = compose(body, &Body::of(space, p.node)?, &from, keep)?;
+    let kept = p.stores.iter().zip(keep).filter(|(_, k)| **k);
+    let equals = kept.map(|(s, _)| *s).chain(reader.results.iter().copied());
+    let origin = p.origin.join(&reader.origin, rule.name);
+    proposal(space, both, equals.collect(), origin)
+}
+
 /// The op that a body is, its results in the order of their classes.
 pub(super) fn proposal(
     space: &Space<'_>,
     mut body: Body,
     equals: Vec<Id>,
     origin: Origin,
-) -> Result<Proposal, String> {
+) -> Result<Proposal, Reason> {
     let mut order: Vec<usize> = (0..equals.len()).collect();
     order.sort_by_key(|i| space.graph.find(equals[*i]));
     body.expr.stores = order.iter().map(|i| body.expr.stores[*i]).collect();
@@ -159,11 +186,11 @@ pub(super) fn proposal(
     let body = body.tidy();
     let types: Vec<_> = body.operands.iter().map(|o| space.ty(*o)).collect();
     let kind = body.kind(&types)?;
-    Ok(Proposal::Op {
+    Ok(Proposal::Op(Box::new(NewOp {
         kind,
         operands: body.operands.into_iter().map(Arg::Class).collect(),
         results: body.results,
         equals: order.into_iter().map(|i| equals[i]).collect(),
         origin,
-    })
+    })))
 }

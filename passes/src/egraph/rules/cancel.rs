@@ -2,7 +2,7 @@
 
 use super::{Declined, Exactness::EqualInReals, Found, Rule};
 use crate::egraph::lang::Node;
-use crate::egraph::space::{Arg, Proposal, Space};
+use crate::egraph::space::{Arg, NewOp, Proposal, Space};
 use egg::Id;
 use qcc_ir::graph::{OpKind, TensorType};
 
@@ -32,7 +32,13 @@ fn cancel(rule: &Rule, space: &Space<'_>, found: &mut Found) {
         }
         for (dequantize, q) in dequantized(space, operands[0]) {
             match same_scheme(space, q, &data.results[0], &operands[1..]) {
-                Ok(()) => found.proposals.push(Proposal::Same(class, q)),
+                Ok(()) => found.proposals.push(Proposal::Same {
+                    class,
+                    known: q,
+                    origin: space
+                        .origin(dequantize)
+                        .join(&space.origin(node), rule.name),
+                }),
                 Err(reason) => found.declined.push(Declined {
                     readers: space.origin(node).ops,
                     producers: space.origin(dequantize).ops,
@@ -63,14 +69,21 @@ fn same_scheme(space: &Space<'_>, q: Id, ty: &TensorType, params: &[Id]) -> Resu
             operands[1..].to_vec()
         } else {
             let results = space.results(class, n);
-            let at = results.iter().position(|r| space.graph.find(*r) == space.graph.find(q))?;
+            let at = results
+                .iter()
+                .position(|r| space.graph.find(*r) == space.graph.find(q))?;
             let store = data.kind.expr()?.stores.get(at)?;
             let list = [store.scale, store.zero].into_iter().flatten();
-            list.filter_map(|k| operands.get(usize::from(k)).copied()).collect()
+            list.filter_map(|k| operands.get(usize::from(k)).copied())
+                .collect()
         };
         Some(ids.into_iter().map(|p| space.graph.find(p)).collect())
     };
-    let known: Vec<Vec<Id>> = space.producers(q).into_iter().filter_map(stored_with).collect();
+    let known: Vec<Vec<Id>> = space
+        .producers(q)
+        .into_iter()
+        .filter_map(stored_with)
+        .collect();
     if known.contains(&params) {
         Ok(())
     } else if known.is_empty() {
@@ -104,13 +117,15 @@ fn sink(rule: &Rule, space: &Space<'_>, found: &mut Found) {
             for (dequantize, q) in dequantized(space, operands[i]) {
                 let mut operands = operands.to_vec();
                 operands[i] = q;
-                found.proposals.push(Proposal::Op {
+                found.proposals.push(Proposal::Op(Box::new(NewOp {
                     kind: data.kind.clone(),
                     operands: operands.into_iter().map(Arg::Class).collect(),
                     results: data.results.clone(),
                     equals: space.results(class, node),
-                    origin: space.origin(dequantize).join(&space.origin(node), rule.name),
-                });
+                    origin: space
+                        .origin(dequantize)
+                        .join(&space.origin(node), rule.name),
+                })));
             }
         }
     }

@@ -18,7 +18,11 @@ pub(super) const RULES: &[Rule] = &[
         name: "linear-residual",
         class: BitExact,
         equation: "linear(x, w) + r = linear(x, w) { acc + r }",
-        find: |r, s, f| absorb(r, s, f, Others::None, |s, p, c| linear(p) && is_residual(s, c)),
+        find: |r, s, f| {
+            absorb(r, s, f, Others::None, |s, p, c| {
+                linear(p) && is_residual(s, c)
+            })
+        },
     },
     Rule {
         name: "linear-activation",
@@ -109,7 +113,7 @@ pub(super) fn attention(p: &Producer<'_>) -> bool {
 
 /// Whether nothing that the reader gives is quantized.
 pub(super) fn plain(c: &Reader<'_>) -> bool {
-    c.body.results.iter().all(|r| r.elem.plain().is_some())
+    c.types.iter().all(|r| r.elem.plain().is_some())
 }
 
 fn is_unary(c: &Reader<'_>) -> bool {
@@ -118,20 +122,18 @@ fn is_unary(c: &Reader<'_>) -> bool {
 
 /// Whether the reader adds a vector along the last dimension.
 fn is_bias(s: &Space<'_>, c: &Reader<'_>) -> bool {
-    is_add(c) && c.body.operands.iter().any(|o| s.ty(*o).rank() == 1)
+    is_add(c) && c.operands.iter().any(|o| s.ty(*o).rank() == 1)
 }
 
 /// Whether the reader adds two tensors of one shape.
 fn is_residual(s: &Space<'_>, c: &Reader<'_>) -> bool {
     is_add(c)
-        && c.body
-            .operands
+        && c.operands
             .iter()
-            .all(|o| s.ty(*o).shape == c.body.results[0].shape)
+            .all(|o| s.ty(*o).shape == c.types[0].shape)
         && !is_bias(s, c)
 }
 
 fn is_add(c: &Reader<'_>) -> bool {
     *c.kind == OpKind::Binary(BinaryFn::Add)
 }
-

@@ -34,7 +34,11 @@ pub(super) const RULES: &[Rule] = &[
         name: "map-two-results",
         class: BitExact,
         equation: "v = f(a…); y = g(v, b…)  =  v, y = map { f(a…); g(f(a…), b…) }",
-        find: |r, s, f| absorb(r, s, f, Others::Stored, |s, p, c| largest(s, p) && single(c)),
+        find: |r, s, f| {
+            absorb(r, s, f, Others::Stored, |s, p, c| {
+                largest(s, p) && single(c)
+            })
+        },
     },
     Rule {
         name: "map-recompute",

@@ -7,7 +7,7 @@
 use super::{Declined, Exactness::BitExact, Found, Rule};
 use crate::egraph::lang::Node;
 use crate::egraph::region::is_elementwise;
-use crate::egraph::space::{Arg, Origin, Proposal, Space};
+use crate::egraph::space::{Arg, NewOp, Origin, Proposal, Space};
 use crate::egraph::weights::{Derived, Part, rows_type};
 use egg::Id;
 use qcc_ir::expr::{BinaryFn, Expr, Node as Step};
@@ -120,14 +120,18 @@ fn merge_columns(rule: &Rule, space: &Space<'_>, run: &[Sibling]) -> Result<Prop
     if let Some(t) = results.iter().find(|t| lead(t) != lead(&results[0])) {
         return Err(format!("results differ: {} and {t}", results[0]));
     }
-    let width = |t: &TensorType| t.shape.last().and_then(|d| u64::try_from(d.as_const()?).ok());
+    let width = |t: &TensorType| {
+        t.shape
+            .last()
+            .and_then(|d| u64::try_from(d.as_const()?).ok())
+    };
     let segments: Option<Vec<u64>> = results.iter().map(width).collect();
     let segments = segments.ok_or("a number of columns is not known")?;
     let mut operands = vec![Arg::Class(run[0].x), weights(space, run)?];
     if let Some(bias) = biases(space, run, &segments)? {
         operands.push(bias);
     }
-    Ok(Proposal::Op {
+    Ok(Proposal::Op(Box::new(NewOp {
         kind: OpKind::Linear {
             segments,
             accs: 1,
@@ -137,7 +141,7 @@ fn merge_columns(rule: &Rule, space: &Space<'_>, run: &[Sibling]) -> Result<Prop
         results,
         equals: run.iter().map(|s| s.class).collect(),
         origin: origin(rule, run),
-    })
+    })))
 }
 
 fn origin(rule: &Rule, run: &[Sibling]) -> Origin {
@@ -245,7 +249,7 @@ fn two_accumulators(
         expr.store(value);
     }
     let join = |o: Origin, s: &Sibling| o.join(&s.origin, rule.name);
-    Ok(Proposal::Op {
+    Ok(Proposal::Op(Box::new(NewOp {
         kind: OpKind::Linear {
             segments: Vec::new(),
             accs: 2,
@@ -255,5 +259,5 @@ fn two_accumulators(
         results: vec![ta.clone(), tb.clone()],
         equals: vec![a.class, b.class],
         origin: [a, b].into_iter().fold(Origin::default(), join),
-    })
+    })))
 }

@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 
 /// How equal the two sides of a rule are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Exactness {
+pub enum Exactness {
     /// The same bits where intermediate values are f32, i64 or bool.
     BitExact,
     /// The same real numbers; floating-point rounding differs.
@@ -70,4 +70,25 @@ pub(super) fn all() -> Vec<&'static Rule> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// A row of the table of rules, for reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleInfo {
+    /// The name under which explanations list it.
+    pub name: &'static str,
+    /// How equal its sides are.
+    pub class: Exactness,
+    /// What it says.
+    pub equation: &'static str,
+}
+
+/// All rules, in the order in which they are applied.
+pub fn table() -> Vec<RuleInfo> {
+    let info = |r: &Rule| RuleInfo {
+        name: r.name,
+        class: r.class,
+        equation: r.equation,
+    };
+    all().into_iter().map(info).collect()
 }

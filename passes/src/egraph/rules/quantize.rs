@@ -31,7 +31,11 @@ pub(super) const RULES: &[Rule] = &[
         name: "attention-quantize",
         class: BitExact,
         equation: "quantize(attention(q, k, v), s) = attention(q, k, v) { store acc scale s }",
-        find: |r, s, f| absorb(r, s, f, Others::None, |_, p, c| attention(p) && quantizes(c)),
+        find: |r, s, f| {
+            absorb(r, s, f, Others::None, |_, p, c| {
+                attention(p) && quantizes(c)
+            })
+        },
     },
 ];
 
