@@ -8,7 +8,7 @@ use std::path::Path;
 #[test]
 fn filetests() {
     let mut failed = Vec::new();
-    insta::glob!("filetests/**/*.qir", |path| {
+    insta::glob!("filetests/**/*.[qk]ir", |path| {
         match qcc_tests::filetest::run_file(path) {
             Ok(text) => snapshot(path, &text),
             Err(e) => failed.push(format!("{}:\n{e}", path.display())),

@@ -98,7 +98,8 @@ fn snapshots_are_accepted_and_have_sources() {
 #[test]
 fn filetests_have_snapshots() {
     let mut broken = Vec::new();
-    let files = files_ending("tests/filetests", ".qir");
+    let mut files = files_ending("tests/filetests", ".qir");
+    files.extend(files_ending("tests/filetests", ".kir"));
     assert!(!files.is_empty(), "there are filetests");
     for p in files {
         let stem = p.file_stem().unwrap_or_default().to_string_lossy();

@@ -1,6 +1,8 @@
 //! Expected errors: `// error: Q0213 part of the message` at the end of a line.
 
 use qcc_ir::Diagnostic;
+use qcc_ir::kernel::{Problem, TextError};
+use std::fmt;
 
 /// An error that must occur.
 pub(super) struct Expected {
@@ -11,6 +13,67 @@ pub(super) struct Expected {
     text: String,
 }
 
+/// An error that occurred.
+pub(super) struct Found {
+    /// `Q0213`, or `K03` for a rule of the kernel verifier, or `text` for kernel text.
+    code: String,
+    message: String,
+    /// The line where it occurred, if it has a position.
+    line: Option<usize>,
+    /// The value `%x` whose definition it is about, if it names one.
+    value: Option<String>,
+    /// As it is printed.
+    shown: String,
+}
+
+impl From<&Diagnostic> for Found {
+    fn from(d: &Diagnostic) -> Found {
+        let place = d.place().unwrap_or_default();
+        let line = place.split_once(':').and_then(|(line, column)| {
+            column.parse::<usize>().ok()?;
+            line.parse().ok()
+        });
+        let mut words = place.split_whitespace();
+        Found {
+            code: d.code(),
+            message: d.message().to_string(),
+            line,
+            value: words.find(|w| w.starts_with('%')).map(String::from),
+            shown: d.to_string(),
+        }
+    }
+}
+
+impl From<&Problem> for Found {
+    fn from(p: &Problem) -> Found {
+        Found {
+            code: p.code.to_string(),
+            message: p.message.clone(),
+            line: None,
+            value: None,
+            shown: p.to_string(),
+        }
+    }
+}
+
+impl From<&TextError> for Found {
+    fn from(e: &TextError) -> Found {
+        Found {
+            code: "text".into(),
+            message: e.message.clone(),
+            line: usize::try_from(e.line).ok(),
+            value: None,
+            shown: e.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
 /// The expectations of a text, in order.
 pub(super) fn expectations(text: &str) -> Result<Vec<Expected>, String> {
     let mut out = Vec::new();
@@ -19,8 +82,7 @@ pub(super) fn expectations(text: &str) -> Result<Vec<Expected>, String> {
         let before = parts.next().unwrap_or_default();
         for expected in parts.map(str::trim) {
             let (code, part) = expected.split_once(' ').unwrap_or((expected, ""));
-            let digits = code.strip_prefix('Q').unwrap_or("");
-            if digits.len() != 4 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            if !is_code(code) {
                 return Err(format!("line {}: `{code}` is no code such as Q0213", i + 1));
             }
             out.push(Expected {
@@ -34,17 +96,27 @@ pub(super) fn expectations(text: &str) -> Result<Vec<Expected>, String> {
     Ok(out)
 }
 
-/// Diagnostics as the command prints them.
-pub(super) fn show(errors: &[Diagnostic]) -> String {
+fn is_code(s: &str) -> bool {
+    let digits = |s: &str, n: usize| s.len() == n && s.bytes().all(|b| b.is_ascii_digit());
+    s == "text"
+        || s.strip_prefix('Q').is_some_and(|d| digits(d, 4))
+        || s.strip_prefix('K').is_some_and(|d| digits(d, 2))
+}
+
+/// Errors as the command prints them.
+pub(super) fn show<E: fmt::Display>(errors: &[E]) -> String {
     errors.iter().map(|e| format!("{e}\n")).collect()
 }
 
 /// Compares what occurred with what was expected.
-pub(super) fn compare(expected: &[Expected], got: &[Diagnostic]) -> Result<(), String> {
-    for (i, d) in got.iter().enumerate() {
+pub(super) fn compare<'a, E>(expected: &[Expected], got: &'a [E]) -> Result<(), String>
+where
+    Found: From<&'a E>,
+{
+    for (i, found) in got.iter().map(Found::from).enumerate() {
         match expected.get(i) {
-            Some(e) => e.accepts(d)?,
-            None => return Err(format!("not expected:\n{d}")),
+            Some(e) => e.accepts(&found)?,
+            None => return Err(format!("not expected:\n{found}")),
         }
     }
     match expected.get(got.len()) {
@@ -56,33 +128,31 @@ pub(super) fn compare(expected: &[Expected], got: &[Diagnostic]) -> Result<(), S
     }
 }
 
+/// For what went well.
+pub(super) fn nothing(expected: &[Expected]) -> Result<(), String> {
+    compare::<Diagnostic>(expected, &[])
+}
+
 impl Expected {
-    fn accepts(&self, d: &Diagnostic) -> Result<(), String> {
-        let wrong = |why: String| Err(format!("{why}, but this occurred:\n{d}"));
-        if d.code() != self.code {
+    fn accepts(&self, found: &Found) -> Result<(), String> {
+        let wrong = |why: String| Err(format!("{why}, but this occurred:\n{found}"));
+        if found.code != self.code {
             return wrong(format!("line {}: expected {}", self.line, self.code));
         }
-        if !d.message().contains(&self.part) {
+        if !found.message.contains(&self.part) {
             return wrong(format!("line {}: expected `{}`", self.line, self.part));
         }
-        if !self.is_place(d) {
-            return wrong(format!("expected on line {}", self.line));
-        }
-        Ok(())
-    }
-
-    /// A position must have this line; a place with a value's name must stand on the line that
-    /// defines it; any other place is taken by order alone.
-    fn is_place(&self, d: &Diagnostic) -> bool {
-        let Some(place) = d.place() else { return true };
-        if let Some((line, column)) = place.split_once(':')
-            && let (Ok(line), Ok(_)) = (line.parse::<usize>(), column.parse::<usize>())
-        {
-            return line == self.line;
-        }
-        match place.split_whitespace().find(|w| w.starts_with('%')) {
-            Some(value) => self.text.contains(&format!("{value}:")),
-            None => true,
+        // A position must have this line, and a value must be defined on it; anything else is
+        // taken by order alone.
+        let here = match (&found.line, &found.value) {
+            (Some(line), _) => *line == self.line,
+            (None, Some(value)) => self.text.contains(&format!("{value}:")),
+            (None, None) => true,
+        };
+        if here {
+            Ok(())
+        } else {
+            wrong(format!("expected on line {}", self.line))
         }
     }
 }

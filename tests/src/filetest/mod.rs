@@ -1,10 +1,12 @@
-//! Filetests: `.qir` files that say in their first line what is to be done with them.
+//! Filetests: `.qir` (modules) and `.kir` (kernels) files that say in their first line what is to be done with them.
 //!
 //! ```text
 //! // test cat                  canonical text; its own inverse
 //! // test verify               the violations named in `// error:` comments, no others
 //! // test opt dce,cse          the module after these passes
-//! // test run                  results on the oracle
+//! // test run                  results on the oracle and the other backends
+//! // test kernel               canonical kernel text, or the errors named in comments
+//! // test ptx 80               PTX of kernels
 //! ```
 //!
 //! Further directives stand in the comments at the head of the file:
@@ -27,8 +29,10 @@
 mod cat;
 mod data;
 mod expect;
+mod kernel;
 mod opt;
 mod options;
+mod ptx;
 mod run;
 mod verify;
 
@@ -48,7 +52,14 @@ trait Command: Sync {
 /// The words that begin a directive.
 const DIRECTIVES: &[&str] = &["input", "output", "calib", "set", "cpu:"];
 
-const COMMANDS: &[&dyn Command] = &[&cat::Cat, &opt::Opt, &run::Run, &verify::Verify];
+const COMMANDS: &[&dyn Command] = &[
+    &cat::Cat,
+    &kernel::KernelText,
+    &opt::Opt,
+    &ptx::Ptx,
+    &run::Run,
+    &verify::Verify,
+];
 
 /// A file and what its comments ask for.
 struct Filetest {

@@ -36,7 +36,7 @@ impl Command for Opt {
                 return Ok(format!("{d}\n"));
             }
         };
-        expect::compare(&file.errors, &[])?;
+        expect::nothing(&file.errors)?;
         if let (Some(before), Some(args)) = (before, args) {
             let tolerance = settings.tolerance.map_or(Tolerance::Bits, Tolerance::Real);
             compare(&before, &results(&after, &args)?, tolerance)?;

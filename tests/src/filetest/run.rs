@@ -36,7 +36,7 @@ impl Command for Run {
                 };
             }
         };
-        expect::compare(&file.errors, &[])?;
+        expect::nothing(&file.errors)?;
         outputs(file, &got)?;
         agree(file, &module, &args, &got)?;
         Ok(got
