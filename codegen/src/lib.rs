@@ -3,6 +3,7 @@
 
 pub mod arena;
 pub mod kernels;
+pub mod legalize;
 pub mod lower;
 pub mod ptx;
 pub mod target;

@@ -53,6 +53,28 @@ impl<'k> Emitter<'k> {
         }
     }
 
+    /// An emitter for trying single statements, whose operands are taken as given.
+    pub(super) fn for_trial(kernel: &'k Kernel) -> Emitter<'k> {
+        Emitter {
+            kernel,
+            needs: Needs::base(),
+            text: String::new(),
+            labels: 0,
+            counts: [0; 4],
+            images: vec![None; kernel.num_values()],
+            owned: vec![false; kernel.num_values()],
+            fresh: HashSet::new(),
+        }
+    }
+
+    /// What a statement without regions needs.
+    pub(super) fn try_alone(&mut self, stmt: &'k Stmt) -> Result<Needs, Failure> {
+        self.text.clear();
+        self.needs = Needs::base();
+        self.stmt(stmt)?;
+        Ok(self.needs)
+    }
+
     // --- text ---------------------------------------------------------------------------------
 
     pub(super) fn line(&mut self, text: impl AsRef<str>) {

@@ -3,7 +3,7 @@
 //! Tables give each operation its mnemonic; registers are untyped and virtual (ptxas allocates);
 //! the text carries the lowest `.version` and `.target` that its instructions need. Equal kernels
 //! give equal bytes. Nothing is converted or expanded here: an operation that the instruction set
-//! lacks is an error that names it, and legalization removes it beforehand.
+//! lacks is an error that names it, and [`crate::legalize`] removes it beforehand.
 //!
 //! Every float instruction states its rounding, so ptxas contracts nothing.
 
@@ -14,6 +14,7 @@ mod emit;
 mod flow;
 mod memory;
 mod module;
+mod probe;
 mod regs;
 mod scalar;
 mod sync;
@@ -21,3 +22,4 @@ mod tensor;
 
 pub use arch::{Arch, PtxVersion};
 pub use module::{EntryInfo, ParamInfo, PtxModule, emit};
+pub(crate) use probe::Probe;

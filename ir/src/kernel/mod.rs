@@ -75,6 +75,7 @@ mod from_expr;
 pub mod mma;
 mod op;
 mod problem;
+mod rewrite;
 mod text;
 mod ty;
 mod verify;
@@ -88,6 +89,7 @@ pub use from_expr::{
 };
 pub use op::Op;
 pub use problem::Problem;
+pub use rewrite::{Replace, rewrite};
 pub use text::{TextError, parse_kernel, parse_kernels};
 pub use ty::{Space, Ty};
 pub use verify::verify;

@@ -6,7 +6,7 @@ use super::super::{Op, Problem, Ty};
 use super::KernelBuilder;
 
 impl KernelBuilder {
-    fn region(
+    pub(crate) fn region(
         &mut self,
         params: &[Ty],
         build: impl FnOnce(&mut KernelBuilder, &[Value]) -> Vec<Value>,

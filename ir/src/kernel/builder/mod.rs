@@ -52,6 +52,26 @@ impl KernelBuilder {
         }
     }
 
+    /// An empty kernel with the frame of another: name, kind, parameters, shared arrays.
+    pub(crate) fn like(kernel: &Kernel) -> KernelBuilder {
+        let mut k = KernelBuilder::new(&kernel.name, kernel.kind.clone());
+        k.params = kernel.params.clone();
+        k.shared = kernel.shared.clone();
+        k.types = kernel.params.iter().map(|p| p.ty).collect();
+        k
+    }
+
+    /// Appends a control-flow statement with finished regions; the verifier checks it.
+    pub(crate) fn nest(
+        &mut self,
+        op: Op,
+        args: Vec<Value>,
+        regions: Vec<Region>,
+        results: &[Ty],
+    ) -> Vec<Value> {
+        self.push(op, args, regions, results)
+    }
+
     /// Adds a parameter. All parameters come before the first operation.
     pub fn param(&mut self, name: &str, ty: Ty) -> Value {
         if self.types.len() != self.params.len() {

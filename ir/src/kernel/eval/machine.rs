@@ -2,7 +2,7 @@
 
 use super::super::body::{Kernel, Region, Stmt, Value};
 use super::super::text::stmt_line;
-use super::super::{Op, Special, Ty};
+use super::super::{Cmp, Op, Special, Ty};
 use super::memory::{Memory, from_bytes, to_bytes};
 use super::{EvalError, Evaluated, arith};
 use crate::DType;
@@ -175,21 +175,14 @@ impl<'k, 'a> Machine<'k, 'a> {
         let (lo, hi, step) = (stmt.args[0], stmt.args[1], stmt.args[2]);
         let dtype = self.ty(lo).dtype().unwrap_or(DType::I64);
         let (index, carried) = (region.params[0], &region.params[1..]);
+        let less = Op::Cmp { cmp: Cmp::Lt };
         self.copy(&[lo], &[index], mask);
         self.copy(&stmt.args[3..], carried, mask);
         let mut active = mask.clone();
         for _ in 0..MAX_ITERATIONS {
-            for t in 0..self.threads {
+            for (t, on) in active.iter_mut().enumerate() {
                 let pair = [self.scalar(index, t), self.scalar(hi, t)];
-                active[t] = active[t]
-                    && arith::lane(
-                        &Op::Cmp {
-                            cmp: super::super::Cmp::Lt,
-                        },
-                        dtype,
-                        DType::Bool,
-                        &pair,
-                    )? == 1;
+                *on = *on && arith::lane(&less, dtype, DType::Bool, &pair)? == 1;
             }
             if !active.contains(&true) {
                 self.copy(carried, &stmt.results, mask);
@@ -214,8 +207,8 @@ impl<'k, 'a> Machine<'k, 'a> {
             self.region(test, &active)?;
             let (again, rest) = (test.yields[0], &test.yields[1..]);
             self.copy(rest, &stmt.results, &active);
-            for t in 0..self.threads {
-                active[t] = active[t] && self.scalar(again, t) == 1;
+            for (t, on) in active.iter_mut().enumerate() {
+                *on = *on && self.scalar(again, t) == 1;
             }
             if !active.contains(&true) {
                 return Ok(());
