@@ -88,6 +88,7 @@ fn triton_row_kernels_equal_numpy() {
         "triton_quantize",
         "triton_scan",
         "triton_histogram",
+        "triton_scaled",
     ] {
         all(prefix);
     }

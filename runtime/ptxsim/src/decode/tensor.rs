@@ -232,7 +232,7 @@ fn mma_scaled(
         (Some("kind::mxf8f6f4"), None | Some("scale_vec::1X"), Some("ue8m0")) => (32, false, 1),
         (Some("kind::mxf4"), None | Some("scale_vec::2X"), Some("ue8m0")) => (64, true, 2),
         (Some("kind::mxf4nvf4"), Some("scale_vec::2X"), Some("ue8m0")) => (64, true, 2),
-        (Some("kind::mxf4nvf4"), Some("scale_vec::4X"), Some("ue4m3")) => (64, true, 4),
+        (Some("kind::mxf4nvf4"), Some("scale_vec::4X"), Some("ue4m3" | "ue8m0")) => (64, true, 4),
         _ => return cx.no_form(),
     };
     let elems = if packed {

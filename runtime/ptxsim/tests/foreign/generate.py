@@ -27,9 +27,8 @@ def main():
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     Case.root = out
-    rng = np.random.default_rng(7)
-    triton_sources.generate(rng)
-    cuda_sources.generate(rng)
+    triton_sources.generate(np.random.default_rng(7))
+    cuda_sources.generate(np.random.default_rng(11))
 
 
 if __name__ == "__main__":

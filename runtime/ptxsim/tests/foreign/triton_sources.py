@@ -40,6 +40,22 @@ def tma_dot_kernel(a, b, c, K, BM: tl.constexpr, BN: tl.constexpr, BK: tl.conste
 
 
 @triton.jit
+def scaled_kernel(a, b, sa, sb, c, K, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, FA: tl.constexpr, FB: tl.constexpr, PACK: tl.constexpr, VEC: tl.constexpr):
+    m = tl.arange(0, BM)[:, None]
+    n = tl.arange(0, BN)[None, :]
+    kp = tl.arange(0, BK // PACK)
+    ks = tl.arange(0, BK // VEC)
+    acc = tl.zeros((BM, BN), dtype=tl.float32)
+    for k0 in range(0, K, BK):
+        x = tl.load(a + m * (K // PACK) + (k0 // PACK + kp)[None, :])
+        y = tl.load(b + n * (K // PACK) + (k0 // PACK + kp)[:, None])
+        p = tl.load(sa + m * (K // VEC) + (k0 // VEC + ks)[None, :])
+        q = tl.load(sb + tl.arange(0, BN)[:, None] * (K // VEC) + (k0 // VEC + ks)[None, :])
+        acc = tl.dot_scaled(x, p, FA, y, q, FB, acc)
+    tl.store(c + m * BN + n, acc)
+
+
+@triton.jit
 def softmax_kernel(x, y, N, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     i = tl.arange(0, BLOCK)
@@ -160,6 +176,38 @@ def tma(rng):
         c.u32(k).null().null().done()
 
 
+def scaled(rng):
+    e2m1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
+    m, n, k = 64, 32, 256
+    kinds = [("e4m3", "e4m3", "*u8", 32), ("e5m2", "e4m3", "*u8", 32), ("e2m1", "e2m1", "*u8", 32), ("e2m1", "e2m1", "*fp8e4nv", 16)]
+    types = {"e4m3": ("*fp8e4nv", ml_dtypes.float8_e4m3fn), "e5m2": ("*fp8e5", ml_dtypes.float8_e5m2), "e2m1": ("*u8", None)}
+
+    def operand(kind, rows):
+        if kind == "e2m1":
+            codes = rng.integers(0, 16, (rows, k)).astype(np.uint8)
+            return codes[:, ::2] | codes[:, 1::2] << 4, e2m1[codes]
+        v = grid_values(rng, (rows, k), types[kind][1])
+        return v, v.astype(np.float64)
+
+    def scales(ptr, rows, vec):
+        if ptr == "*u8":
+            codes = rng.integers(125, 130, (rows, k // vec)).astype(np.uint8)
+            return codes, 2.0 ** (codes.astype(np.float64) - 127)
+        v = rng.choice([0.5, 1.0, 1.5, 2.0], (rows, k // vec)).astype(ml_dtypes.float8_e4m3fn)
+        return v, v.astype(np.float64)
+
+    for fa, fb, st, vec in kinds:
+        (a, va), (b, vb) = operand(fa, m), operand(fb, n)
+        (sa, wa), (sb, wb) = scales(st, m, vec), scales(st, n, vec)
+        want = ((va * np.repeat(wa, vec, 1)) @ (vb * np.repeat(wb, vec, 1)).T).astype(np.float32)
+        pack = 2 if fa == "e2m1" else 1
+        consts = dict(BM=m, BN=n, BK=128, FA=fa, FB=fb, PACK=pack, VEC=vec)
+        sig = {"a": types[fa][0], "b": types[fb][0], "sa": st, "sb": st, "c": "*fp32", "K": "i32"}
+        kern = build(scaled_kernel, sig, consts, 120, range(6), num_warps=4, num_stages=2)
+        c = case(f"triton_scaled_{fa}_{fb}_{vec}_sm120", kern, (1, 1, 1)).input("a", a).input("b", b).input("sa", sa).input("sb", sb)
+        c.output("c", want).u32(k).null().null().done()
+
+
 def rows(rng):
     x = rng.standard_normal((3, 200)).astype(np.float32)
     e = np.exp((x - x.max(1, keepdims=True)).astype(np.float64))
@@ -190,3 +238,4 @@ def generate(rng):
     f16_accumulator(rng)
     tma(rng)
     rows(rng)
+    scaled(np.random.default_rng(5))
