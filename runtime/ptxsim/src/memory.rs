@@ -102,17 +102,31 @@ impl Alloc {
         if self.init.is_empty() {
             return;
         }
-        for i in off..off + len {
-            self.init[(i / 64) as usize].fetch_or(1 << (i % 64), Relaxed);
+        let (mut at, end) = (off, off + len);
+        while at < end {
+            let n = (64 - at % 64).min(end - at);
+            let mask = (u64::MAX >> (64 - n)) << (at % 64);
+            self.init[(at / 64) as usize].fetch_or(mask, Relaxed);
+            at += n;
         }
     }
 
     /// Have all bytes of the range been written?
     #[inline]
     pub(crate) fn is_init(&self, off: u64, len: u64) -> bool {
-        self.init.is_empty()
-            || (off..off + len)
-                .all(|i| self.init[(i / 64) as usize].load(Relaxed) >> (i % 64) & 1 == 1)
+        if self.init.is_empty() {
+            return true;
+        }
+        let (mut at, end) = (off, off + len);
+        while at < end {
+            let n = (64 - at % 64).min(end - at);
+            let mask = (u64::MAX >> (64 - n)) << (at % 64);
+            if self.init[(at / 64) as usize].load(Relaxed) & mask != mask {
+                return false;
+            }
+            at += n;
+        }
+        true
     }
 }
 

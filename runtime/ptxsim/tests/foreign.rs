@@ -1,5 +1,5 @@
 //! Kernels that other compilers wrote (Triton, nvrtc), against goldens of numpy: see `foreign/generate.py`.
-//! Each runs under three schedules with every check on.
+//! Each runs under three schedules with every check on, and fast.
 
 use std::path::{Path, PathBuf};
 
@@ -11,17 +11,23 @@ use support::{compare, root, setup};
 fn run(dir: &Path) -> Result<(), String> {
     let text = std::fs::read_to_string(dir.join("kernel.ptx")).map_err(|e| e.to_string())?;
     let module = Module::parse(&text).map_err(|e| e.to_string())?;
-    for (schedule_seed, accumulate) in [
-        (0, Accumulate::Exact),
-        (1, Accumulate::Hopper),
-        (2, Accumulate::Exact),
-    ] {
+    let checked = |schedule_seed, accumulate| Options {
+        schedule_seed,
+        accumulate,
+        ..Options::default()
+    };
+    let runs = [
+        checked(0, Accumulate::Exact),
+        checked(1, Accumulate::Hopper),
+        checked(2, Accumulate::Exact),
+        Options {
+            threads: 2,
+            ..Options::fast()
+        },
+    ];
+    for options in runs {
         let mut s = setup(dir);
-        let options = Options {
-            schedule_seed,
-            accumulate,
-            ..Options::default()
-        };
+        let schedule_seed = options.schedule_seed;
         let at = |e: String| format!("schedule {schedule_seed}: {e}");
         let result = Simulator::new(options).launch(&module, &s.entry, &s.launch, &mut s.memory);
         match (result, &s.fault) {

@@ -14,16 +14,16 @@ const ZERO: R = CONST;
 pub(super) fn decode(cx: &mut Cx<'_, '_>) -> Res<bool> {
     let second = cx.raw.mods.get(1).map(|m| m.text.as_str());
     match cx.raw.opcode.as_str() {
-        "cp" if cx.flag("async") => match second {
-            Some("bulk") => bulk(cx),
-            _ => cp_async(cx),
-        },
         "cp" if cx.flag("reduce") => {
             if !cx.flag("async") {
                 return cx.no_form();
             }
             bulk(cx)
         }
+        "cp" if cx.flag("async") => match second {
+            Some("bulk") => bulk(cx),
+            _ => cp_async(cx),
+        },
         "mbarrier" => super::mbarrier::mbarrier(cx),
         "mapa" => mapa(cx),
         "getctarank" => {

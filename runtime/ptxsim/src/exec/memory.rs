@@ -277,11 +277,13 @@ impl Ctx<'_, '_> {
         let total = u32::from(op.bytes) * n as u32;
         let addrs = self.addresses(op.addr, op.narrow, op.off, exec)?;
         let mut out = [[0u64; 32]; 8];
-        let mut one = [0u64; 8];
-        for l in Lane::of(exec) {
-            self.load_one(op, addrs[l], l, total, &mut one[..n])?;
-            for k in 0..n {
-                out[k][l] = one[k];
+        if !self.quick_load(op, &addrs, exec, &mut out) {
+            let mut one = [0u64; 8];
+            for l in Lane::of(exec) {
+                self.load_one(op, addrs[l], l, total, &mut one[..n])?;
+                for k in 0..n {
+                    out[k][l] = one[k];
+                }
             }
         }
         for (k, reg) in op.regs.iter().enumerate() {
@@ -304,6 +306,10 @@ impl Ctx<'_, '_> {
         self.order_before(op.order, op.scope, op.space, &addrs, exec);
         for reg in op.regs.iter().flatten() {
             self.check_init(*reg, exec)?;
+        }
+        if self.quick_store(op, &addrs, exec) {
+            self.traffic(op.space, &addrs, total, exec, true);
+            return Ok(());
         }
         for l in Lane::of(exec) {
             let who = self.who(l);

@@ -13,6 +13,7 @@ mod matrix;
 mod mbarrier;
 mod memory;
 mod mma;
+mod quick;
 mod setup;
 mod shared;
 mod special;
