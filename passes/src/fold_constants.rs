@@ -70,6 +70,8 @@ impl Rule for Folder {
             return Ok(None);
         }
         if let Some(folded) = fold_splats(rw, op)? {
+            // What reads it may be constant too.
+            self.learn(rw, op);
             return Ok(Some(folded));
         }
         if !self.worthwhile(rw, op) {

@@ -74,6 +74,9 @@ pub(super) fn cast(s: &Scope, n: &Node, inputs: Inputs) -> Folded {
 
 /// `Add`, `Equal`, `Max`, … of two or more operands, from left to right.
 pub(super) fn binary(s: &Scope, n: &Node, inputs: Inputs) -> Folded {
+    if inputs.len() != 2 && !matches!(n.op, "Max" | "Min") {
+        return Ok(None);
+    }
     let mut operands = inputs.iter().flatten();
     let Some(mut all) = operands.next().cloned() else {
         return Ok(None);

@@ -348,12 +348,8 @@ impl<'m> Importer<'m> {
         let results = match (self.functions.get(&key), ops::find(key.0, op)) {
             (Some(function), _) => self.call(function, inputs, &attrs.bound(), at, name)?,
             (None, Some(row)) => {
-                let node = Node {
-                    op,
-                    attrs,
-                    inputs,
-                    outputs: proto.output.iter().map(|o| !o.is_empty()).collect(),
-                };
+                let outputs = proto.output.iter().map(|o| !o.is_empty()).collect();
+                let node = Node::new(op, attrs, inputs, outputs);
                 ops::apply(row, &mut self.scope, &node)?
             }
             (None, None) => return Err(unknown_operator(key.0, op)),

@@ -1,5 +1,8 @@
 //! A node as the operator functions see it.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use qcc_ir::DType;
 use qcc_ir::diag::{Diagnostic, Result};
 use qcc_ir::graph::ValueId;
@@ -28,9 +31,40 @@ pub(super) struct Node<'a> {
     pub(super) inputs: Vec<Option<Val>>,
     /// Whether each result has a name, by position.
     pub(super) outputs: Vec<bool>,
+    /// Operands that were asked for: as with attributes, all must be.
+    asked: RefCell<BTreeSet<usize>>,
 }
 
-impl Node<'_> {
+impl<'a> Node<'a> {
+    pub(super) fn new(
+        op: &'a str,
+        attrs: Attrs<'a>,
+        inputs: Vec<Option<Val>>,
+        outputs: Vec<bool>,
+    ) -> Self {
+        Node {
+            op,
+            attrs,
+            inputs,
+            outputs,
+            asked: RefCell::default(),
+        }
+    }
+
+    /// Refuses attributes and operands that nobody asked for.
+    pub(super) fn finish(&self) -> Result<()> {
+        self.attrs.finish()?;
+        let asked = self.asked.borrow();
+        let ignored = |at: &usize| self.inputs[*at].is_some() && !asked.contains(at);
+        match (0..self.inputs.len()).find(ignored) {
+            Some(at) => Err(unsupported(
+                error::ATTRIBUTE,
+                format!("operand {at} of {} is not supported", self.op),
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// The operand at this position.
     pub(super) fn input(&self, at: usize) -> Result<&Val> {
         self.optional(at).ok_or_else(|| {
@@ -47,6 +81,7 @@ impl Node<'_> {
 
     /// The operand at this position, if it is given.
     pub(super) fn optional(&self, at: usize) -> Option<&Val> {
+        self.asked.borrow_mut().insert(at);
         self.inputs.get(at).and_then(Option::as_ref)
     }
 

@@ -15,7 +15,7 @@ use super::pattern::Pattern;
 use super::view::{Piece, View, size};
 use crate::rewrite::{Replacement, Rewriter};
 use qcc_ir::expr::{BinaryFn, UnaryFn};
-use qcc_ir::graph::{AttentionAttrs, Elem, Op, OpKind, TensorType, ValueId};
+use qcc_ir::graph::{AttentionAttrs, Elem, Op, OpKind, ReduceFn, TensorType, ValueId};
 use qcc_ir::{DType, DimExpr};
 
 /// Ops between the first product and the softmax.
@@ -46,9 +46,9 @@ pub(super) fn attention(rw: &mut Rewriter<'_>, op: &Op) -> Replacement {
 }
 
 fn find(p: &mut Pattern, op: &Op) -> Option<Found> {
-    let softmax = p
+    let (softmax, guard) = p
         .attempt(|p| guarded(p, op.operands[0]))
-        .unwrap_or(op.operands[0]);
+        .unwrap_or((op.operands[0], None));
     let rank = p.ty(softmax).rank();
     let softmax = p.op(
         softmax,
@@ -56,6 +56,9 @@ fn find(p: &mut Pattern, op: &Op) -> Option<Found> {
     )?;
     let mut mask = Mask::default();
     let (product, scale) = scores(p, softmax.operands[0], &mut mask, DEPTH)?;
+    if guard.is_some_and(|m| !mask.sources.contains(&m)) {
+        return None;
+    }
     let product = p.op(product, |k| *k == OpKind::MatMul)?;
     let q = View::trace(p, product.operands[0], true);
     let k = View::trace(p, product.operands[1], true);
@@ -90,12 +93,20 @@ fn number(d: &DimExpr) -> Option<u64> {
         .filter(|&c| c > 0)
 }
 
-/// `select(s ≠ s, 0, s)`: NaN, which a row without any key gives, becomes 0.
-fn guarded(p: &mut Pattern, v: ValueId) -> Option<ValueId> {
+/// `select(s ≠ s, 0, s)`, where NaN becomes 0, or `select(max(mask) = −∞, 0, s)`: rows without
+/// any key, which `attention` makes zeros by itself. Also the mask, in the second form.
+fn guarded(p: &mut Pattern, v: ValueId) -> Option<(ValueId, Option<ValueId>)> {
     let op = p.op(v, |k| *k == OpKind::Select)?;
     let [c, a, b] = [op.operands[0], op.operands[1], op.operands[2]];
-    let same = p.binary(c, BinaryFn::Ne)?;
-    (same == [b, b] && p.number(a) == Some(0.0)).then_some(b)
+    if p.number(a) != Some(0.0) {
+        return None;
+    }
+    if let Some(same) = p.binary(c, BinaryFn::Ne) {
+        return (same == [b, b]).then_some((b, None));
+    }
+    let (max, low) = p.with_number(c, BinaryFn::Eq)?;
+    let mask = p.row_reduce(max, ReduceFn::Max)?;
+    (low == f64::NEG_INFINITY).then_some((b, Some(mask)))
 }
 
 /// The product under masks and factors, and the factor. A factor outside of a mask would scale

@@ -3,7 +3,8 @@
 //! A mask is added to the scores, or selects between them and a very negative number. It is
 //! taken apart into what `attention` knows:
 //!
-//! - *causal*: key `j` is seen by query `i` if `j ≤ i + (t − s)`, compared on ranges;
+//! - *causal*: key `j` is seen by query `i` if `j ≤ i + (t − s)`, compared on ranges or written
+//!   out as a constant triangle;
 //! - *keep*: truth values that come from the model's inputs, such as padding;
 //! - *added*: numbers, if nothing else fits.
 //!
@@ -11,14 +12,17 @@
 //! A row in which it hides every key is the one difference: with numbers the softmax is then
 //! uniform, `attention` gives zeros. Such rows are padding, whose outputs mean nothing.
 
-use super::affine::{Comparison, Counting, move_units};
+use super::affine::{Affine, Comparison, Counting, move_units};
 use super::pattern::Pattern;
-use qcc_ir::DimExpr;
+use qcc_ir::eval::weight_tensor;
 use qcc_ir::expr::{BinaryFn, UnaryFn};
 use qcc_ir::graph::{OpKind, ValueId};
+use qcc_ir::{DType, DimExpr};
 
 /// Masks within masks that are taken apart.
 const DEPTH: u32 = 16;
+/// Elements of a constant that is looked at for a triangle.
+const LARGEST_TRIANGLE: u64 = 1 << 24;
 
 /// Whether adding this hides a key.
 pub(super) fn hides(number: f64) -> bool {
@@ -42,6 +46,8 @@ pub(super) struct Mask {
     pub(super) keep: Vec<Part>,
     /// Numbers that are added to the scores.
     pub(super) added: Vec<Part>,
+    /// What was given to [`Mask::add`].
+    pub(super) sources: Vec<ValueId>,
 }
 
 /// The shape with leading 1s up to four dimensions.
@@ -65,6 +71,7 @@ impl Mask {
     /// Adds a float mask that is added to scores of four dimensions.
     pub(super) fn add(&mut self, p: &mut Pattern, v: ValueId) -> Option<()> {
         let shape = rank4(&p.ty(v).shape)?;
+        self.sources.push(v);
         self.additive(p, v, shape, DEPTH)
     }
 
@@ -141,7 +148,7 @@ impl Mask {
             self.condition(p, a, x, want, depth)?;
             return self.condition(p, b, y, want, depth);
         }
-        match counted(p, v, want) {
+        match counted(p, v, want).or_else(|| triangle(p, v, want)) {
             Some(Comparison::Always(true)) => {}
             Some(Comparison::AtLeastZero(a)) if is_causal(&a, &p.ty(v).shape, &shape) => {
                 self.causal = true;
@@ -185,8 +192,54 @@ fn counted(p: &mut Pattern, v: ValueId, want: bool) -> Option<Comparison> {
     })
 }
 
+/// A constant of truth values, or a part of one, that is `want` where `j ≤ i + k`.
+fn triangle(p: &mut Pattern, v: ValueId, want: bool) -> Option<Comparison> {
+    let zero = DimExpr::from(0);
+    let (constant, start) = match p.op(v, |k| matches!(k, OpKind::Slice { .. })) {
+        Some(op) => match &op.kind {
+            OpKind::Slice { starts, steps, .. } if steps.iter().all(|&s| s == 1) => {
+                (op.operands[0], starts.clone())
+            }
+            _ => return None,
+        },
+        None => (v, vec![zero.clone(); p.ty(v).rank()]),
+    };
+    let [lead @ .., row, column] = start.as_slice() else {
+        return None;
+    };
+    let k = diagonal(p, constant, want)?;
+    let mut steps = vec![zero; lead.len()];
+    steps.extend([DimExpr::from(1), DimExpr::from(-1)]);
+    Some(Comparison::AtLeastZero(Affine {
+        base: &(row - column) + &DimExpr::from(k),
+        steps,
+    }))
+}
+
+/// `k` of a constant matrix of truth values that is `want` exactly where `j ≤ i + k`.
+fn diagonal(p: &Pattern, v: ValueId, want: bool) -> Option<i64> {
+    let (_, weight) = p.rw.weight_of(v)?;
+    let [lead @ .., rows, columns] = weight.dims.as_slice() else {
+        return None;
+    };
+    let small = weight.numel()? <= LARGEST_TRIANGLE;
+    if weight.dtype != DType::Bool || lead.iter().any(|&d| d != 1) || !small {
+        return None;
+    }
+    let tensor = weight_tensor(weight).ok()?;
+    let (rows, columns) = (
+        usize::try_from(*rows).ok()?,
+        usize::try_from(*columns).ok()?,
+    );
+    let kept = |i: usize, j: usize| (tensor.bytes()[i * columns + j] != 0) == want;
+    let first = (0..columns).take_while(|&j| kept(0, j)).count();
+    let k = i64::try_from(first).ok()? - 1;
+    let fits = |i: usize, j: usize| kept(i, j) == (j as i64 <= i as i64 + k);
+    (rows > 1 && (0..rows).all(|i| (0..columns).all(|j| fits(i, j)))).then_some(k)
+}
+
 /// Whether `a ≥ 0`, seen in `[1, 1, s, t]`, says `i + (t − s) − j ≥ 0`.
-fn is_causal(a: &super::affine::Affine, own: &[DimExpr], shape: &[DimExpr]) -> bool {
+fn is_causal(a: &Affine, own: &[DimExpr], shape: &[DimExpr]) -> bool {
     let Some(steps) = move_units(own, &a.steps, shape) else {
         return false;
     };

@@ -63,6 +63,7 @@ static TABLE: &[Row] = &[
     folded("Cast",                  unary::cast,              fold::cast),
     op    ("CastLike",              unary::cast_like),
     op    ("Ceil",                  unary::simple),
+    op    ("Celu",                  unary::celu),
     op    ("Clip",                  unary::clip),
     folded("Concat",                layout::concat,           fold::concat),
     op    ("Constant",              constant::constant),
@@ -88,10 +89,12 @@ static TABLE: &[Row] = &[
     op    ("GlobalMaxPool",         pool::global),
     folded("Greater",               binary::arithmetic,       fold::binary),
     folded("GreaterOrEqual",        binary::arithmetic,       fold::binary),
+    op    ("GroupNormalization",    norm::group),
     op    ("HardSigmoid",           unary::hard_sigmoid),
     op    ("HardSwish",             unary::simple),
     folded("Identity",              unary::identity,          fold::unary),
     op    ("InstanceNormalization", norm::instance),
+    op    ("IsInf",                 unary::is_inf),
     op    ("IsNaN",                 unary::is_nan),
     op    ("LayerNormalization",    norm::layer),
     op    ("LeakyRelu",             unary::leaky_relu),
@@ -104,6 +107,7 @@ static TABLE: &[Row] = &[
     op    ("MaxPool",               pool::max),
     op    ("Mean",                  binary::variadic),
     folded("Min",                   binary::variadic,         fold::binary),
+    op    ("Mish",                  unary::mish),
     folded("Mod",                   binary::arithmetic,       fold::binary),
     folded("Mul",                   binary::arithmetic,       fold::binary),
     folded("Neg",                   unary::simple,            fold::unary),
@@ -116,7 +120,10 @@ static TABLE: &[Row] = &[
     op    ("RMSNormalization",      norm::rms),
     folded("Range",                 constant::range,          fold::range),
     op    ("Reciprocal",            unary::simple),
+    op    ("ReduceL1",              reduce::reduce),
     op    ("ReduceL2",              reduce::reduce),
+    op    ("ReduceLogSum",          reduce::reduce),
+    op    ("ReduceLogSumExp",       reduce::reduce),
     op    ("ReduceMax",             reduce::reduce),
     op    ("ReduceMean",            reduce::reduce),
     op    ("ReduceMin",             reduce::reduce),
@@ -127,6 +134,7 @@ static TABLE: &[Row] = &[
     folded("Reshape",               reshape::reshape,         fold::reshape),
     op    ("RotaryEmbedding",       attention::rotary),
     op    ("Round",                 unary::simple),
+    op    ("Selu",                  unary::selu),
     op    ("Shape",                 constant::shape),
     op    ("Sigmoid",               unary::simple),
     op    ("Sign",                  unary::sign),
@@ -135,6 +143,7 @@ static TABLE: &[Row] = &[
     folded("Slice",                 pick::slice,              fold::slice),
     op    ("Softmax",               reduce::softmax),
     op    ("Softplus",              unary::softplus),
+    op    ("Softsign",              unary::softsign),
     op    ("SpaceToDepth",          layout::space_to_depth),
     folded("Split",                 pick::split,              fold::split),
     op    ("Sqrt",                  unary::simple),
@@ -142,6 +151,7 @@ static TABLE: &[Row] = &[
     folded("Sub",                   binary::arithmetic,       fold::binary),
     op    ("Sum",                   binary::variadic),
     op    ("Tanh",                  unary::simple),
+    op    ("ThresholdedRelu",       unary::thresholded_relu),
     op    ("Tile",                  layout::tile),
     folded("Transpose",             layout::transpose,        fold::transpose),
     op    ("Trilu",                 layout::trilu),
@@ -176,7 +186,7 @@ pub(super) fn apply(row: &Row, scope: &mut Scope, node: &Node) -> Result<Vec<Val
         return Ok(results.into_iter().map(Val::Sym).collect());
     }
     let results = (row.import)(scope, node)?;
-    node.attrs.finish()?;
+    node.finish()?;
     Ok(results)
 }
 

@@ -116,14 +116,53 @@ pub(super) fn instance(s: &mut Scope, n: &Node) -> Result<Vec<Val>> {
         ));
     }
     let (gain, bias) = (channels(s, n, 1, rank)?, channels(s, n, 2, rank)?);
-    let space: Vec<usize> = (2..rank).collect();
-    let mean = over(s, ReduceFn::Mean, x, space.clone(), true)?;
+    let unit = standardized(s, x, (2..rank).collect(), eps)?;
+    let scaled = s.binary(BinaryFn::Mul, unit, gain)?;
+    s.binary(BinaryFn::Add, scaled, bias).and_then(one)
+}
+
+/// `(x − mean) / √(var + ε)` over some axes.
+fn standardized(s: &mut Scope, x: ValueId, axes: Vec<usize>, eps: f32) -> Result<ValueId> {
+    let mean = over(s, ReduceFn::Mean, x, axes.clone(), true)?;
     let centered = s.binary(BinaryFn::Sub, x, mean)?;
     let square = s.binary(BinaryFn::Mul, centered, centered)?;
-    let var = over(s, ReduceFn::Mean, square, space, true)?;
+    let var = over(s, ReduceFn::Mean, square, axes, true)?;
     let stable = s.binary_scalar(BinaryFn::Add, var, eps.into())?;
     let deviation = s.b.unary(UnaryFn::Sqrt, stable)?;
-    let unit = s.binary(BinaryFn::Div, centered, deviation)?;
+    s.binary(BinaryFn::Div, centered, deviation)
+}
+
+/// `GroupNormalization` of operator set 21: groups of channels are normalized, gain and bias are
+/// per channel.
+pub(super) fn group(s: &mut Scope, n: &Node) -> Result<Vec<Val>> {
+    n.attrs.only("stash_type", 1)?;
+    let eps = n.attrs.float_or("epsilon", 1e-5)?;
+    let groups = n.attrs.int_or("num_groups", 0)?;
+    let x = s.value(n.input(0)?)?;
+    let shape = s.b.ty(x).shape.clone();
+    let [b, c, space @ ..] = shape.as_slice() else {
+        return Err(operand("GroupNormalization needs channels"));
+    };
+    let count = DimExpr::from(groups);
+    let Some(width) = c.exact_div(&count).filter(|_| groups > 0) else {
+        return Err(operand(format!(
+            "{c} channels do not split into {groups} groups"
+        )));
+    };
+    let (gain, bias) = (
+        channels(s, n, 1, shape.len())?,
+        channels(s, n, 2, shape.len())?,
+    );
+    if s.b.ty(gain).shape[0] != *c {
+        return Err(unsupported(
+            error::OPERAND,
+            "GroupNormalization with a gain per group (before operator set 21) is not supported",
+        ));
+    }
+    let elements = &width * &DimExpr::product(space);
+    let grouped = s.b.reshape(x, vec![b.clone(), count, elements]);
+    let unit = standardized(s, grouped, vec![2], eps)?;
+    let unit = s.b.reshape(unit, shape.clone());
     let scaled = s.binary(BinaryFn::Mul, unit, gain)?;
     s.binary(BinaryFn::Add, scaled, bias).and_then(one)
 }

@@ -33,7 +33,7 @@ fn pool(s: &mut Scope, n: &Node, f: PoolFn) -> Result<Vec<Val>> {
     let [_, _, space @ ..] = ty.shape.as_slice() else {
         return Err(operand(format!("{} of {ty}", n.op)));
     };
-    if !(1..=2).contains(&space.len()) {
+    if !s.plain(x)?.is_float() || !(1..=2).contains(&space.len()) {
         return Err(unsupported(
             error::OPERAND,
             format!(

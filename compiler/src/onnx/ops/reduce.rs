@@ -47,8 +47,17 @@ pub(super) fn reduce(s: &mut Scope, n: &Node) -> Result<Vec<Val>> {
     let mut x = s.value(n.input(0)?)?;
     let keep = n.attrs.flag("keepdims", true)?;
     let axes = reduced_axes(s, n, s.b.ty(x).rank())?;
-    if matches!(n.op, "ReduceSumSquare" | "ReduceL2") {
-        x = s.binary(BinaryFn::Mul, x, x)?;
+    if matches!(n.op, "ReduceLogSum" | "ReduceLogSumExp") && !s.plain(x)?.is_float() {
+        return Err(operand(format!("{} of integers", n.op)));
+    }
+    match n.op {
+        "ReduceSumSquare" | "ReduceL2" => x = s.binary(BinaryFn::Mul, x, x)?,
+        "ReduceL1" => x = s.b.unary(UnaryFn::Abs, x)?,
+        "ReduceLogSumExp" => {
+            let axes = axes.unwrap_or_default();
+            return log_sum_exp(s, x, axes, keep).and_then(one);
+        }
+        _ => {}
     }
     let f = match n.op {
         "ReduceMean" => ReduceFn::Mean,
@@ -70,8 +79,26 @@ pub(super) fn reduce(s: &mut Scope, n: &Node) -> Result<Vec<Val>> {
     };
     match n.op {
         "ReduceL2" => one(s.b.unary(UnaryFn::Sqrt, v)?),
+        "ReduceLogSum" => one(s.b.unary(UnaryFn::Log, v)?),
         _ => one(v),
     }
+}
+
+/// `m + ln Σ e^(x−m)` with `m` the largest element, which does not overflow.
+fn log_sum_exp(s: &mut Scope, x: ValueId, axes: Vec<usize>, keep: bool) -> Result<ValueId> {
+    let max = over(s, ReduceFn::Max, x, axes.clone(), true)?;
+    let shifted = s.binary(BinaryFn::Sub, x, max)?;
+    let exp = s.b.unary(UnaryFn::Exp, shifted)?;
+    let sum = over(s, ReduceFn::Sum, exp, axes.clone(), true)?;
+    let log = s.b.unary(UnaryFn::Log, sum)?;
+    let v = s.binary(BinaryFn::Add, max, log)?;
+    let shape = s.b.ty(v).shape.clone();
+    let kept = shape
+        .into_iter()
+        .enumerate()
+        .filter(|(i, _)| keep || !axes.contains(i));
+    let kept = kept.map(|(_, d)| d).collect();
+    Ok(s.b.reshape(v, kept))
 }
 
 /// `CumSum`, inclusive and forward.

@@ -57,6 +57,8 @@ pub(super) fn identity(_: &mut Scope, n: &Node) -> Result<Vec<Val>> {
 /// `Dropout`: the identity at inference; the mask is true everywhere.
 pub(super) fn dropout(s: &mut Scope, n: &Node) -> Result<Vec<Val>> {
     n.attrs.ignore(&["seed"]);
+    // The ratio matters in training only.
+    n.optional(1);
     let training = n.optional(2).map(|v| s.number(v));
     if !matches!(training, None | Some(Some(0.0))) {
         return Err(unsupported(
@@ -176,6 +178,65 @@ pub(super) fn elu(s: &mut Scope, n: &Node) -> Result<Vec<Val>> {
     negative_part(s, x, below).and_then(one)
 }
 
+/// `Selu`: `γ·x`, `γ·α·(eˣ − 1)` below zero.
+pub(super) fn selu(s: &mut Scope, n: &Node) -> Result<Vec<Val>> {
+    let alpha = n.attrs.float_or("alpha", 1.673_263_2)?;
+    let gamma = n.attrs.float_or("gamma", 1.050_701)?;
+    let x = s.value(n.input(0)?)?;
+    let exp = apply(s, UnaryFn::Exp, x)?;
+    let less = s.binary_scalar(BinaryFn::Sub, exp, 1.0)?;
+    let below = s.binary_scalar(BinaryFn::Mul, less, alpha.into())?;
+    let v = negative_part(s, x, below)?;
+    s.binary_scalar(BinaryFn::Mul, v, gamma.into())
+        .and_then(one)
+}
+
+/// `Celu`: `α·(e^(x/α) − 1)` below zero.
+pub(super) fn celu(s: &mut Scope, n: &Node) -> Result<Vec<Val>> {
+    let alpha = n.attrs.float_or("alpha", 1.0)?;
+    let x = s.value(n.input(0)?)?;
+    let scaled = s.binary_scalar(BinaryFn::Div, x, alpha.into())?;
+    let exp = apply(s, UnaryFn::Exp, scaled)?;
+    let less = s.binary_scalar(BinaryFn::Sub, exp, 1.0)?;
+    let below = s.binary_scalar(BinaryFn::Mul, less, alpha.into())?;
+    negative_part(s, x, below).and_then(one)
+}
+
+/// `ThresholdedRelu`: `x` above `α`, else 0.
+pub(super) fn thresholded_relu(s: &mut Scope, n: &Node) -> Result<Vec<Val>> {
+    let alpha = n.attrs.float_or("alpha", 1.0)?;
+    let x = s.value(n.input(0)?)?;
+    let (limit, zero) = (s.scalar_like(x, alpha.into())?, s.scalar_like(x, 0.0)?);
+    let above = s.binary(BinaryFn::Gt, x, limit)?;
+    s.select(above, x, zero).and_then(one)
+}
+
+/// `Softsign`: `x / (1 + |x|)`
+pub(super) fn softsign(s: &mut Scope, n: &Node) -> Result<Vec<Val>> {
+    let x = s.value(n.input(0)?)?;
+    let abs = apply(s, UnaryFn::Abs, x)?;
+    let sum = s.binary_scalar(BinaryFn::Add, abs, 1.0)?;
+    s.binary(BinaryFn::Div, x, sum).and_then(one)
+}
+
+/// `IsInf`, of either sign or of one.
+pub(super) fn is_inf(s: &mut Scope, n: &Node) -> Result<Vec<Val>> {
+    let negative = n.attrs.flag("detect_negative", true)?;
+    let positive = n.attrs.flag("detect_positive", true)?;
+    let x = s.value(n.input(0)?)?;
+    let magnitude = match (positive, negative) {
+        (true, true) => apply(s, UnaryFn::Abs, x)?,
+        (true, false) => x,
+        (false, true) => apply(s, UnaryFn::Neg, x)?,
+        (false, false) => {
+            let shape = s.b.ty(x).shape.clone();
+            return one(s.splat(DType::Bool, shape, 0.0));
+        }
+    };
+    s.binary_scalar(BinaryFn::Eq, magnitude, f64::INFINITY)
+        .and_then(one)
+}
+
 /// `HardSigmoid`: `max(0, min(1, α·x + β))`
 pub(super) fn hard_sigmoid(s: &mut Scope, n: &Node) -> Result<Vec<Val>> {
     let (alpha, beta) = (
@@ -189,16 +250,29 @@ pub(super) fn hard_sigmoid(s: &mut Scope, n: &Node) -> Result<Vec<Val>> {
     s.binary_scalar(BinaryFn::Max, low, 0.0).and_then(one)
 }
 
-/// `Softplus`: `ln(1 + eˣ)` as `max(x, 0) + ln(1 + e^−|x|)`, which does not overflow.
+/// `Softplus`
 pub(super) fn softplus(s: &mut Scope, n: &Node) -> Result<Vec<Val>> {
     let x = s.value(n.input(0)?)?;
+    log_one_plus_exp(s, x).and_then(one)
+}
+
+/// `Mish`: `x·tanh(softplus(x))`
+pub(super) fn mish(s: &mut Scope, n: &Node) -> Result<Vec<Val>> {
+    let x = s.value(n.input(0)?)?;
+    let soft = log_one_plus_exp(s, x)?;
+    let gate = s.b.unary(UnaryFn::Tanh, soft)?;
+    s.binary(BinaryFn::Mul, x, gate).and_then(one)
+}
+
+/// `ln(1 + eˣ)` as `max(x, 0) + ln(1 + e^−|x|)`, which does not overflow.
+fn log_one_plus_exp(s: &mut Scope, x: ValueId) -> Result<ValueId> {
     let abs = apply(s, UnaryFn::Abs, x)?;
     let neg = s.b.unary(UnaryFn::Neg, abs)?;
     let exp = apply(s, UnaryFn::Exp, neg)?;
     let sum = s.binary_scalar(BinaryFn::Add, exp, 1.0)?;
     let log = s.b.unary(UnaryFn::Log, sum)?;
     let positive = s.b.unary(UnaryFn::Relu, x)?;
-    s.binary(BinaryFn::Add, positive, log).and_then(one)
+    s.binary(BinaryFn::Add, positive, log)
 }
 
 /// `Sign`: −1, 0 or 1.
