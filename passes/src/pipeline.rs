@@ -59,6 +59,8 @@ pub const QUANTIZE: &[Step] = &[
     ),
     ("cse", "casts and scales of one value"),
     ("dce", "float weights that are codes now"),
+    ("fuse", "last: it chooses among what the other passes left"),
+    ("dce", "constants that merged weights replaced"),
 ];
 
 /// The passes of some steps.
