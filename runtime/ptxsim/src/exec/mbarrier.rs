@@ -61,16 +61,10 @@ impl Ctx<'_, '_> {
 
     pub(crate) fn mbar(&mut self, key: (usize, u32), lane: usize) -> Res<&mut Mbarrier> {
         if !self.unit.ctas[key.0].mbars.contains_key(&key.1) {
-            return self.fault(
-                FaultKind::Mbarrier,
-                Some(lane),
-                format!("no mbarrier was initialized at {:#x}", key.1),
-            );
+            let text = format!("no mbarrier was initialized at {:#x}", key.1);
+            return self.fault(FaultKind::Mbarrier, Some(lane), text);
         }
-        match self.unit.ctas[key.0].mbars.get_mut(&key.1) {
-            Some(b) => Ok(b),
-            None => unreachable!("the key was found above"),
-        }
+        Ok(self.unit.ctas[key.0].mbars.entry(key.1).or_default())
     }
 
     pub(crate) fn asynch(&mut self, op: &AsyncOp, exec: u32) -> Res<Flow> {

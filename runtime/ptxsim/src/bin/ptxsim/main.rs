@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 done, 2 usage, 3 unreadable input, 6 the kernel is at fault.
 
+use std::env;
+use std::io::{Write, stderr, stdout};
 use std::process::ExitCode;
 
 use ptxsim::{Module, ParseOptions, Report, Simulator};
@@ -35,6 +37,11 @@ Options:
   --no-races, --no-uninit, --threads N, --strict-rounding, --json
 ";
 
+/// Writes to stdout; a closed pipe is the reader's choice.
+fn say(text: &str) {
+    let _ = stdout().write_all(text.as_bytes());
+}
+
 /// How a run ended badly.
 enum Failure {
     Usage(String),
@@ -43,12 +50,12 @@ enum Failure {
 }
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<String> = env::args().skip(1).collect();
     let result = match words.first().map(String::as_str) {
         Some("run") => run(&words[1..]),
         Some("check") => check(&words[1..]),
         None | Some("--help" | "-h" | "help") => {
-            print!("{HELP}");
+            say(HELP);
             return ExitCode::SUCCESS;
         }
         Some(other) => Err(Failure::Usage(format!("unknown command `{other}`"))),
@@ -59,7 +66,8 @@ fn main() -> ExitCode {
         Err(Failure::Input(t)) => (3, t),
         Err(Failure::Fault(t)) => (6, t),
     };
-    eprintln!("ptxsim: {text}");
+    // Nobody is left to tell when stderr is closed.
+    let _ = writeln!(stderr(), "ptxsim: {text}");
     ExitCode::from(code)
 }
 
@@ -76,21 +84,16 @@ fn check(words: &[String]) -> Result<(), Failure> {
         return Err(Failure::Usage("check takes one file".into()));
     };
     let module = read(file, false)?;
-    println!(
-        ".version {}.{} .target {}",
-        module.version().0,
-        module.version().1,
-        module.target()
-    );
+    let (major, minor) = module.version();
+    let mut text = format!(".version {major}.{minor} .target {}\n", module.target());
     for entry in module.entries() {
-        println!("{entry}");
+        text += &format!("{entry}\n");
         for p in module.params(entry).unwrap_or_default() {
-            println!(
-                "  {:<40} offset {:>4} size {:>4} align {}",
-                p.name, p.offset, p.size, p.align
-            );
+            let (name, at, size, align) = (&p.name, p.offset, p.size, p.align);
+            text += &format!("  {name:<40} offset {at:>4} size {size:>4} align {align}\n");
         }
     }
+    say(&text);
     Ok(())
 }
 
@@ -119,10 +122,10 @@ fn run(words: &[String]) -> Result<(), Failure> {
         return Ok(());
     };
     buffers.save().map_err(Failure::Input)?;
-    if args.json {
-        println!("{}", report.to_json());
+    say(&if args.json {
+        report.to_json() + "\n"
     } else {
-        print!("{report}");
-    }
+        report.to_string()
+    });
     Ok(())
 }
