@@ -15,6 +15,7 @@ mod gemm;
 mod kernels;
 mod math;
 mod ops;
+mod pool;
 mod program;
 mod quant;
 mod threads;

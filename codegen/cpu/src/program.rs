@@ -2,6 +2,7 @@
 
 use crate::clif::Jit;
 use crate::ops::{self, Call, Prepared, Site};
+use crate::pool::Pool;
 use crate::threads::Threads;
 use crate::value::View;
 use qcc_ir::bind::{Sizes, bind_inputs};
@@ -9,7 +10,7 @@ use qcc_ir::diag::Result;
 use qcc_ir::exec::{self, Executor};
 use qcc_ir::graph::{Func, Module, Op, OpKind, TensorType, ValueId, verify};
 use qcc_ir::{Bundle, Tensor};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How a program is prepared.
 #[derive(Clone, Debug)]
@@ -43,13 +44,17 @@ struct Step {
 ///
 /// Constants are read when the program is made. Quantized and narrow weights of linears and
 /// convolutions are then decoded to f32, within [`CpuOptions::decoded_bytes`], and their stored
-/// form is dropped. An intermediate value is freed after its last use.
+/// form is dropped. The memory of an intermediate value is used again after its last use, and
+/// kept for the next run as long as the sizes stay the same.
 pub struct CpuProgram {
     /// Symbols and the entry function; no weights.
     module: Module,
     steps: Vec<Step>,
     consts: Vec<Option<Arc<Bundle>>>,
     threads: Threads,
+    pool: Pool,
+    /// Sizes of the last run, for which the pool holds memory.
+    last: Mutex<Sizes>,
 }
 
 impl std::fmt::Debug for CpuProgram {
@@ -154,6 +159,8 @@ impl CpuProgram {
             steps,
             consts,
             threads: options.threads.clone(),
+            pool: Pool::default(),
+            last: Mutex::default(),
         })
     }
 
@@ -184,6 +191,7 @@ impl CpuProgram {
     ) -> Result<Vec<Tensor>> {
         let func = self.func();
         let sizes = bind_inputs(&self.module, func, inputs)?;
+        self.keep_memory_for(&sizes);
         let mut slots: Vec<Option<Slot<'_>>> = Vec::new();
         slots.extend(self.consts.iter().map(|c| c.clone().map(Slot::Const)));
         for (p, t) in func.params.iter().zip(inputs) {
@@ -198,10 +206,21 @@ impl CpuProgram {
                 slots[r.index()] = Some(Slot::Owned(b));
             }
             for v in &step.dead {
-                slots[v.index()] = None;
+                if let Some(Slot::Owned(b)) = slots[v.index()].take() {
+                    self.pool.give_all(b);
+                }
             }
         }
         self.results(slots)
+    }
+
+    /// Frees the memory of earlier runs when the sizes are new.
+    fn keep_memory_for(&self, sizes: &Sizes) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last != *sizes {
+            self.pool.clear();
+            *last = sizes.clone();
+        }
     }
 
     fn step(
@@ -237,6 +256,7 @@ impl CpuProgram {
             .collect();
         (step.kernel.run)(&Call {
             threads: &self.threads,
+            pool: &self.pool,
             args: &args,
             results: &results,
             sizes,

@@ -1,6 +1,7 @@
 //! Results under construction.
 
 use super::plan::{Mode, Plan};
+use crate::pool::{Numbers, Pool};
 use crate::quant::{Params, format_of, scale_dtype};
 use crate::threads::{Scatter, Threads};
 use crate::value::{View, unpacked};
@@ -28,7 +29,7 @@ pub(crate) struct Outputs<'t> {
 
 enum Slot<'t> {
     Plain(DType, Tensor),
-    Staged(&'t QuantType, Vec<u64>, Vec<f32>, [Option<Tensor>; 2]),
+    Staged(&'t QuantType, Numbers<'t>, Vec<u64>, [Option<Tensor>; 2]),
     Static(Tensor, Tensor, Option<Tensor>, (f32, Option<f32>)),
     Dynamic(Tensor, Tensor),
 }
@@ -39,25 +40,27 @@ impl<'t> Outputs<'t> {
         plan: &Plan,
         results: &[(&'t TensorType, Vec<u64>)],
         args: &[Option<View<'_>>],
+        pool: &'t Pool,
     ) -> Result<Self> {
         let mut slots = Vec::with_capacity(results.len());
         for (i, (ty, dims)) in results.iter().enumerate() {
             let (scale, zero) = plan.params(i, args);
             slots.push(match (&ty.elem, plan.modes.get(i)) {
-                (Elem::Plain(d), _) => Slot::Plain(*d, Tensor::zeros(unpacked(*d), dims)?),
-                (Elem::Quant(q), Some(Mode::Static)) => fixed(q, dims, scale, zero)?,
+                (Elem::Plain(d), _) => Slot::Plain(*d, pool.take(unpacked(*d), dims)?),
+                (Elem::Quant(q), Some(Mode::Static)) => {
+                    fixed(q, pool.take(q.storage, dims)?, scale, zero)?
+                }
                 (Elem::Quant(q), Some(Mode::Dynamic)) => {
                     let mut shape = dims.clone();
                     if let Some(last) = shape.last_mut() {
                         *last = 1.min(*last);
                     }
-                    let scales = Tensor::zeros(scale_dtype(q)?, &shape)?;
-                    Slot::Dynamic(Tensor::zeros(q.storage, dims)?, scales)
+                    let scales = pool.take(scale_dtype(q)?, &shape)?;
+                    Slot::Dynamic(pool.take(q.storage, dims)?, scales)
                 }
                 (Elem::Quant(q), _) => {
-                    let n: u64 = dims.iter().product();
                     let params = [scale, zero].map(|v| v.map(|v| v.codes.clone()));
-                    Slot::Staged(q, dims.clone(), vec![0f32; n as usize], params)
+                    Slot::Staged(q, Numbers::new(pool, dims)?, dims.clone(), params)
                 }
             });
         }
@@ -71,7 +74,7 @@ impl<'t> Outputs<'t> {
             sinks.push(match s {
                 Slot::Plain(DType::F32, t) => Sink::Floats(Scatter::new(t.as_slice_mut()?)),
                 Slot::Plain(_, t) => Sink::Bytes(t.dtype(), Scatter::new(t.bytes_mut())),
-                Slot::Staged(_, _, v, _) => Sink::Floats(Scatter::new(v)),
+                Slot::Staged(_, v, ..) => Sink::Floats(Scatter::new(v.get_mut()?)),
                 Slot::Static(t, _, _, (scale, zero)) => {
                     Sink::Static(Scatter::new(t.bytes_mut()), *scale, *zero)
                 }
@@ -93,8 +96,11 @@ impl<'t> Outputs<'t> {
             out.push(match s {
                 Slot::Plain(d, t) if d.bits() == 4 => crate::value::pack(d, &t)?.into(),
                 Slot::Plain(_, t) => t.into(),
-                Slot::Staged(q, dims, x, [scale, zero]) => {
-                    crate::quant::quantize(q, &x, &dims, scale.as_ref(), zero.as_ref(), threads)?
+                Slot::Staged(q, x, dims, [scale, zero]) => {
+                    let (scale, zero) = (scale.as_ref(), zero.as_ref());
+                    let b = crate::quant::quantize(q, x.get()?, &dims, scale, zero, threads)?;
+                    x.release();
+                    b
                 }
                 Slot::Static(codes, scale, zero, _) => Bundle {
                     codes,
@@ -118,7 +124,7 @@ impl<'t> Outputs<'t> {
 /// Room for codes with one scale and zero point.
 fn fixed<'t>(
     q: &QuantType,
-    dims: &[u64],
+    codes: Tensor,
     scale: Option<View<'_>>,
     zero: Option<View<'_>>,
 ) -> Result<Slot<'t>> {
@@ -136,12 +142,7 @@ fn fixed<'t>(
         }));
     }
     let number = (s, z.map(|z| z as f32));
-    Ok(Slot::Static(
-        Tensor::zeros(q.storage, dims)?,
-        scale.clone(),
-        zero.cloned(),
-        number,
-    ))
+    Ok(Slot::Static(codes, scale.clone(), zero.cloned(), number))
 }
 
 /// Refuses scales that come from a row with a NaN or an infinity.

@@ -193,6 +193,11 @@ impl Plan {
         self.source(k).is_some()
     }
 
+    /// Whether the only thing to do is to round accumulator 0 to a plain format.
+    pub(crate) fn copies(&self) -> bool {
+        self.expr.is_identity() && self.modes == [Mode::Plain]
+    }
+
     /// Whether result `i` leaves the kernel as codes.
     pub(crate) fn stores_codes(&self, i: usize) -> bool {
         matches!(self.modes.get(i), Some(Mode::Static | Mode::Dynamic))

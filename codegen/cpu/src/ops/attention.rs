@@ -12,6 +12,7 @@ use crate::expr::{Fused, Outputs, Plan, Spec};
 use crate::gemm::{Mat, gemm};
 use crate::kernels::rows::Reduction;
 use crate::math;
+use crate::pool::Numbers;
 use crate::threads::Scatter;
 use crate::value::View;
 use qcc_ir::diag::Result;
@@ -142,22 +143,28 @@ fn run(c: &Call<'_>, attrs: AttentionAttrs, plan: &Plan) -> Result<Vec<Bundle>> 
         shape,
         attrs,
     };
-    let mut acc = vec![0f32; batch * a.shape.s * width];
+    let dims = [batch, a.shape.s, width];
+    let mut acc = Numbers::new(c.pool, &dims.map(|d| d as u64))?;
     let blocks = a.shape.s.div_ceil(BLOCK);
-    let to = Scatter::new(&mut acc);
+    let to = Scatter::new(acc.get_mut()?);
     c.threads.each(batch * heads * blocks, |task| {
         let (bh, block) = (task / blocks, task % blocks);
         a.block(bh / heads, bh % heads, block * BLOCK, &to)
     })?;
-    let dims = [batch, a.shape.s, width];
+    if plan.copies() {
+        let dtype = c.result()?.0.plain("the result of attention")?;
+        return Ok(vec![acc.finish(dtype, c.threads)?.into()]);
+    }
     let fused = Fused::new(plan, c.args, &dims, None, c.threads)?;
-    let mut out = Outputs::new(plan, c.results, c.args)?;
+    let mut out = Outputs::new(plan, c.results, c.args, c.pool)?;
     let sinks = out.sinks()?;
-    c.threads.ranges(acc.len(), fused.grain(1 << 14), |r| {
-        let part = &acc[r.clone()];
+    let sums = acc.get()?;
+    c.threads.ranges(sums.len(), fused.grain(1 << 14), |r| {
+        let part = &sums[r.clone()];
         fused.run(&mut fused.scratch(), r.start, r.len(), [part, &[]], &sinks)
     })?;
     drop(sinks);
+    acc.release();
     out.finish(c.threads)
 }
 

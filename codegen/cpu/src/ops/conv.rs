@@ -133,7 +133,7 @@ impl Conv {
             false => None,
         };
         let fused = Fused::new(&self.plan, c.args, &dims, None, c.threads)?;
-        let mut out = Outputs::new(&self.plan, c.results, c.args)?;
+        let mut out = Outputs::new(&self.plan, c.results, c.args, c.pool)?;
         let sinks = out.sinks()?;
         let (tiles, ng) = ((oh * ow).div_ceil(TILE), n / self.groups);
         c.threads.each(b * self.groups * tiles, |task| {

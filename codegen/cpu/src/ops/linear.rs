@@ -136,7 +136,7 @@ impl Linear {
             .chunks(if merged { 1 } else { c.results.len().max(1) });
         let mut outs = Vec::new();
         for (plan, results) in self.plans.iter().zip(results) {
-            outs.push(Outputs::new(plan, results, c.args)?);
+            outs.push(Outputs::new(plan, results, c.args, c.pool)?);
         }
         let mut parts = Vec::new();
         let mut at = 0;
@@ -188,8 +188,9 @@ impl Linear {
             let (tile, g) = (task / groups, task % groups);
             let at = tile * TILE_ROWS;
             let rows = at..x.rows.min(at + TILE_ROWS);
-            let panels = &panels[g * group..panels.len().min((g + 1) * group)];
-            self.tile(x, w, rows, panels, parts)
+            let all = panels.len();
+            let panels = &panels[g * group..all.min((g + 1) * group)];
+            self.tile(x, w, rows, (panels, all), parts)
         })
     }
 
@@ -198,21 +199,30 @@ impl Linear {
         x: &Matrix<'_>,
         w: &Matrix<'_>,
         rows: Range<usize>,
-        panels: &[(usize, Range<usize>)],
+        (panels, total): (&[(usize, Range<usize>)], usize),
         parts: &[Part<'_>],
     ) -> Result<()> {
         let xs = x.read(rows.clone())?;
         let n = w.rows / self.accs;
+        // A task with all panels owns its rows, and may write sums where they stay.
+        let whole = panels.len() == total;
         let mut scratch: Vec<_> = parts.iter().map(|p| p.fused.scratch()).collect();
         let mut accs = [Vec::new(), Vec::new()];
         for (i, cols) in panels {
             let p = &parts[*i];
+            if let (true, [Sink::Floats(out)]) = (whole && self.plans[*i].copies(), &p.sinks[..]) {
+                // SAFETY: no other task has these rows.
+                let out = unsafe { out.slice(rows.start * p.width..rows.end * p.width) }?;
+                let out = &mut out[cols.start..];
+                let first = p.at + cols.start..p.at + cols.end;
+                panel(x, w, (&xs, rows.clone()), first, out, p.width)?;
+                continue;
+            }
             for (half, acc) in accs.iter_mut().enumerate().take(self.accs) {
                 let first = half * n + p.at;
                 let wr = first + cols.start..first + cols.end;
                 acc.resize(rows.len() * cols.len(), 0.0);
-                let ws = w.read(wr.clone())?;
-                product((x, &xs, rows.clone()), (w, &ws, wr), acc)?;
+                panel(x, w, (&xs, rows.clone()), wr, acc, cols.len())?;
             }
             let len = cols.len();
             // A panel as wide as the result is one run; a narrower one is a run per row.
@@ -229,4 +239,17 @@ impl Linear {
         }
         Ok(())
     }
+}
+
+/// The product of rows of `x`, read before, and rows of `w`.
+fn panel(
+    x: &Matrix<'_>,
+    w: &Matrix<'_>,
+    (xs, rows): (&[f32], Range<usize>),
+    of: Range<usize>,
+    out: &mut [f32],
+    ldc: usize,
+) -> Result<()> {
+    let ws = w.read(of.clone())?;
+    product((x, xs, rows), (w, &ws, of), out, ldc)
 }

@@ -68,7 +68,7 @@ pub(super) fn run(c: &Call<'_>, plan: &Plan) -> Result<Vec<Bundle>> {
     let dims = crate::value::sizes(dims);
     let len = dims.iter().product();
     let fused = Fused::new(plan, c.args, &dims, None, c.threads)?;
-    let mut out = Outputs::new(plan, c.results, c.args)?;
+    let mut out = Outputs::new(plan, c.results, c.args, c.pool)?;
     let sinks = out.sinks()?;
     c.threads.ranges(len, fused.grain(PIECE), |r| {
         fused.run(&mut fused.scratch(), r.start, r.len(), [&[], &[]], &sinks)

@@ -3,8 +3,9 @@
 use super::Call;
 use super::operand::batch;
 use crate::gemm::{Mat, gemm};
+use crate::pool::Numbers;
 use crate::threads::Scatter;
-use crate::value::{View, encode_floats, sizes};
+use crate::value::{View, sizes};
 use qcc_ir::diag::Result;
 use qcc_ir::format::{decode_slice_i64, encode_slice_i64};
 use qcc_ir::{Bundle, Tensor};
@@ -42,8 +43,8 @@ pub(super) fn matmul(c: &Call<'_>) -> Result<Vec<Bundle>> {
     let (x, y) = (a.floats(c.threads)?, b.floats(c.threads)?);
     let (_, m, k) = batch(&a.dims());
     let n = batch(&b.dims()).2;
-    let mut out = vec![0f32; to.iter().product()];
-    let to = Scatter::new(&mut out);
+    let mut out = Numbers::new(c.pool, dims)?;
+    let to = Scatter::new(out.get_mut()?);
     let tiles = m.div_ceil(TILE_ROWS);
     c.threads.each(at.len() * tiles, |task| {
         let (i, tile) = (task / tiles, task % tiles);
@@ -54,7 +55,7 @@ pub(super) fn matmul(c: &Call<'_>) -> Result<Vec<Bundle>> {
         let z = unsafe { to.slice((i * m + rows.start) * n..(i * m + rows.end) * n) }?;
         gemm([rows.len(), n, k], x, y, z, n, false)
     })?;
-    Ok(vec![encode_floats(dtype, dims, &out, c.threads)?.into()])
+    Ok(vec![out.finish(dtype, c.threads)?.into()])
 }
 
 fn ints(v: &View<'_>) -> Result<Vec<i64>> {

@@ -20,6 +20,7 @@ mod rotary;
 mod softmax;
 
 use crate::clif::Jit;
+use crate::pool::Pool;
 use crate::threads::Threads;
 use crate::value::View;
 use qcc_ir::Bundle;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 /// One execution of an op.
 pub(crate) struct Call<'a> {
     pub(crate) threads: &'a Threads,
+    pub(crate) pool: &'a Pool,
     /// Operands by position; `None` for those that the kernel has absorbed.
     pub(crate) args: &'a [Option<View<'a>>],
     /// Type and extents of each result.

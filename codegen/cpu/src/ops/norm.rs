@@ -87,7 +87,7 @@ impl Norm {
         let rows = Fused::new(&self.rows, c.args, &dims, None, c.threads)?;
         let grain = rows.grain(PIECE);
         let last = self.rest.as_ref().unwrap_or(&self.rows);
-        let mut out = Outputs::new(last, c.results, c.args)?;
+        let mut out = Outputs::new(last, c.results, c.args, c.pool)?;
         let sinks = out.sinks()?;
         match &self.rest {
             None => c.threads.ranges(x.len(), grain, |r| {

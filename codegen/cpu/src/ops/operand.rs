@@ -278,30 +278,31 @@ fn magnitude(q: &QuantType) -> Option<u32> {
     }
 }
 
-/// Multiplies rows of `x` by rows of `w` (both `[rows, k]`) into `c[rows of x, rows of w]`,
-/// scales included.
+/// Multiplies rows of `x` by rows of `w` (both `[rows, k]`) into `c[rows of x, rows of w]`, whose
+/// rows lie `ldc` apart, scales included.
 pub(super) fn product(
     x: (&Matrix<'_>, &[f32], Range<usize>),
     w: (&Matrix<'_>, &[f32], Range<usize>),
     c: &mut [f32],
+    ldc: usize,
 ) -> Result<()> {
     let (m, n, k) = (x.2.len(), w.2.len(), x.0.k);
     let a = Mat::rows(x.1, 0, k);
     let b = Mat::rows(w.1, 0, k).transposed();
     match x.0.product_bits(w.0) {
-        Some(bits) => gemm_exact([m, n, k], a, b, bits, c, n)?,
-        None => gemm([m, n, k], a, b, c, n, false)?,
+        Some(bits) => gemm_exact([m, n, k], a, b, bits, c, ldc)?,
+        None => gemm([m, n, k], a, b, c, ldc, false)?,
     }
     if let (Some(sx), Some(sw)) = (&x.0.scales, &w.0.scales) {
-        apply_scales(c, &sx[x.2], &sw[w.2]);
+        apply_scales(c, ldc, &sx[x.2], &sw[w.2]);
     }
     Ok(())
 }
 
 crate::math::vectorised! {
-    /// `c[i, j] ← c[i, j]·rows[i]·cols[j]`
-    fn apply_scales(c: &mut [f32], rows: &[f32], cols: &[f32]) {
-        for (line, r) in c.chunks_mut(cols.len().max(1)).zip(rows) {
+    /// `c[i, j] ← c[i, j]·rows[i]·cols[j]`, rows of `c` lying `ldc` apart
+    fn apply_scales(c: &mut [f32], ldc: usize, rows: &[f32], cols: &[f32]) {
+        for (line, r) in c.chunks_mut(ldc.max(1)).zip(rows) {
             line.iter_mut().zip(cols).for_each(|(v, s)| *v = *v * *r * *s);
         }
     }

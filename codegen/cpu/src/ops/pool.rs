@@ -1,7 +1,8 @@
 //! `pool`: windows over one or two spatial dimensions.
 
 use super::Call;
-use crate::value::{encode_floats, sizes};
+use crate::pool::Numbers;
+use crate::value::sizes;
 use qcc_ir::Bundle;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::graph::{PoolFn, Window};
@@ -52,12 +53,12 @@ pub(super) fn pool(c: &Call<'_>, f: PoolFn, window: &Window) -> Result<Vec<Bundl
     let v = c.arg(0)?;
     let window = two_dims(window)?;
     let [_, _, h, w] = four_dims(&v.dims())?;
-    let [b, ch, oh, ow] = four_dims(&sizes(dims))?;
+    let [_, _, oh, ow] = four_dims(&sizes(dims))?;
     let (rows, cols) = (taps(&window, 0, h, oh), taps(&window, 1, w, ow));
     let x = v.floats(c.threads)?;
     let full = (window.kernel[0] * window.kernel[1]) as f64;
-    let mut out = vec![0f32; b * ch * oh * ow];
-    c.threads.chunks(&mut out, oh * ow, |at, plane| {
+    let mut out = Numbers::new(c.pool, dims)?;
+    c.threads.chunks(out.get_mut()?, oh * ow, |at, plane| {
         let image = &x[at / (oh * ow) * h * w..][..h * w];
         for (o, v) in plane.iter_mut().enumerate() {
             let (ys, xs) = (&rows[o / ow], &cols[o % ow]);
@@ -70,7 +71,7 @@ pub(super) fn pool(c: &Call<'_>, f: PoolFn, window: &Window) -> Result<Vec<Bundl
         Ok(())
     })?;
     let dtype = ty.plain("the result of pool")?;
-    Ok(vec![encode_floats(dtype, dims, &out, c.threads)?.into()])
+    Ok(vec![out.finish(dtype, c.threads)?.into()])
 }
 
 /// One window; `full` counts the padding too.

@@ -5,7 +5,7 @@
 //! ```
 
 use super::Call;
-use crate::value::encode_floats;
+use crate::pool::Numbers;
 use qcc_ir::Bundle;
 use qcc_ir::diag::Result;
 use qcc_ir::graph::RotaryAttrs;
@@ -47,20 +47,23 @@ pub(super) fn rotary(c: &Call<'_>, attrs: RotaryAttrs) -> Result<Vec<Bundle>> {
     let (cos_dims, sin_dims) = (c.arg(1)?.dims(), c.arg(2)?.dims());
     let (cos, sin) = (c.arg(1)?.floats(c.threads)?, c.arg(2)?.floats(c.threads)?);
     let head = width / attrs.heads.max(1) as usize;
-    let mut data = x.floats(c.threads)?.into_owned();
-    if head >= 2 {
+    let x = x.floats(c.threads)?;
+    let mut out = Numbers::new(c.pool, dims)?;
+    if width > 0 {
         let rows = PIECE.div_ceil(width);
-        c.threads.chunks(&mut data, rows * width, |at, piece| {
-            for (i, row) in piece.chunks_mut(width).enumerate() {
-                let (b, t) = ((at / width + i) / s, (at / width + i) % s);
-                let cos = &cos[angle_row(&cos_dims, b, t)..][..head / 2];
-                let sin = &sin[angle_row(&sin_dims, b, t)..][..head / 2];
-                row.chunks_mut(head)
-                    .for_each(|h| rotate(h, cos, sin, attrs.interleaved));
-            }
-            Ok(())
-        })?;
+        c.threads
+            .chunks(out.get_mut()?, rows * width, |at, piece| {
+                piece.copy_from_slice(&x[at..at + piece.len()]);
+                for (i, row) in piece.chunks_mut(width).enumerate() {
+                    let (b, t) = ((at / width + i) / s, (at / width + i) % s);
+                    let cos = &cos[angle_row(&cos_dims, b, t)..][..head / 2];
+                    let sin = &sin[angle_row(&sin_dims, b, t)..][..head / 2];
+                    row.chunks_mut(head)
+                        .for_each(|h| rotate(h, cos, sin, attrs.interleaved));
+                }
+                Ok(())
+            })?;
     }
     let dtype = ty.plain("the result of rotary")?;
-    Ok(vec![encode_floats(dtype, dims, &data, c.threads)?.into()])
+    Ok(vec![out.finish(dtype, c.threads)?.into()])
 }

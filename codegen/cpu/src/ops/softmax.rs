@@ -3,8 +3,8 @@
 use super::{Call, Prepared, Site};
 use crate::expr::{Fused, Plan, Sink, Spec};
 use crate::kernels::rows::Reduction;
+use crate::pool::Numbers;
 use crate::threads::Scatter;
-use crate::value::encode_floats;
 use qcc_ir::diag::Result;
 use qcc_ir::expr::Expr;
 use qcc_ir::graph::TensorType;
@@ -39,19 +39,20 @@ fn softmax(c: &Call<'_>, axis: usize, plan: &Plan) -> Result<Vec<Bundle>> {
     let n = d[axis];
     let inner: usize = d[axis + 1..].iter().product();
     let data = x.floats(c.threads)?;
-    let mut out = vec![0f32; data.len()];
+    let mut result = Numbers::new(c.pool, dims)?;
+    let out = result.get_mut()?;
     if inner == 1 {
-        rows(c, plan, &data, &mut out, n)?;
+        rows(c, plan, &data, out, n)?;
     } else {
         // Elements of a row lie `inner` apart: they are brought together, and put back.
         let mut lines = vec![0f32; data.len()];
         exchange(c, &data, &mut lines, [n, inner])?;
         let mut done = vec![0f32; data.len()];
         rows(c, plan, &lines, &mut done, n)?;
-        exchange(c, &done, &mut out, [inner, n])?;
+        exchange(c, &done, out, [inner, n])?;
     }
-    let t = encode_floats(ty.plain("the result of softmax")?, dims, &out, c.threads)?;
-    Ok(vec![t.into()])
+    let dtype = ty.plain("the result of softmax")?;
+    Ok(vec![result.finish(dtype, c.threads)?.into()])
 }
 
 fn rows(c: &Call<'_>, plan: &Plan, x: &[f32], out: &mut [f32], n: usize) -> Result<()> {
