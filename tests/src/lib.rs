@@ -6,3 +6,4 @@
 
 pub mod filetest;
 pub mod ptxas;
+pub mod random;

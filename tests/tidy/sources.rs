@@ -136,7 +136,9 @@ fn ir_knows_no_file_and_no_neighbour() {
 
 #[test]
 fn only_the_front_door_prints_and_reads_the_environment() {
-    let door = |p: &Path| p.starts_with("compiler/src/bin") || p.starts_with("compiler/src/cli");
+    let door = |p: &Path| {
+        p.starts_with("compiler/src/cli") || p.components().any(|c| c.as_os_str() == "bin")
+    };
     none(
         "libraries print nothing and read no environment",
         lines(|p, l| {
