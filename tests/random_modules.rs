@@ -54,7 +54,7 @@ fn close(m: &Module, got: &[Tensor], want: &[Tensor], tolerance: f32) -> Result<
         }
         for (i, (x, y)) in a.iter().zip(&b).enumerate() {
             let near = x == y || (x - y).abs() <= tolerance * y.abs().max(1.0);
-            if !near && !(x.is_nan() && y.is_nan()) {
+            if !(near || x.is_nan() && y.is_nan()) {
                 return Err(fail(m, format!("element {i} is {x}, expected {y}")));
             }
         }
