@@ -129,6 +129,48 @@ fn modules_that_cannot_be_prepared_are_refused() {
         "qir 1\nfunc @main(%x: f32[2]) -> (y: f32[3]) {\n %y: f32[3] = relu %x\n return %y }",
     );
     assert!(e.contains("G03"), "{e}");
+    let e = prepare(
+        "qir 1
+        func @main(%x: f32[1, 2, 3, 3, 3], %w: f32[2, 2, 1, 1, 1]) -> (y: f32[1, 2, 3, 3, 3]) {
+          %y: f32[1, 2, 3, 3, 3] = conv %x, %w { kernel = [1, 1, 1] } @\"Conv3d\"
+          return %y
+        }",
+    );
+    assert!(e.contains("Q0702") && e.contains("Conv3d"), "{e}");
+}
+
+#[test]
+fn two_level_scales_are_refused() {
+    let text = "qir 1
+        weight @w: i8[2, 32] = splat(1)
+        weight @s: e4m3[2, 2] = splat(1)
+        func @main(%x: f32[1, 32]) -> (y: f32[1, 2]) {
+          %w: q<i8, [1, 16], scale=e4m3/f32>[2, 32] = const @w, @s
+          %y: f32[1, 2] = linear %x, %w
+          return %y
+        }";
+    let e = CpuProgram::new(&module(text), &CpuOptions::new(Threads::single()));
+    let e = e.unwrap_err().to_string();
+    assert!(e.contains("Q0701"), "{e}");
+}
+
+/// The oracle multiplies floats only, so these are checked by hand.
+#[test]
+fn integer_matrices_multiply_in_integers() {
+    let m = module(
+        "qir 1
+        func @main(%a: i64[2, 2], %b: i64[2, 2]) -> (y: i64[2, 2]) {
+          %y: i64[2, 2] = matmul %a, %b
+          return %y
+        }",
+    );
+    let t = |v: [i64; 4]| Tensor::i64(&[2, 2], &v).unwrap();
+    let big = (1 << 53) + 1;
+    let out = run_cpu(&m, &[t([1, 2, 3, big]), t([5, 6, 7, 1])], 1);
+    assert_eq!(
+        out[0].as_slice::<i64>().unwrap(),
+        [19, 8, 15 + 7 * big, 18 + big]
+    );
 }
 
 #[test]
