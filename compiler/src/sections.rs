@@ -1,5 +1,6 @@
 //! One section of a plan per target.
 
+use qcc_codegen::lower::emit_section;
 use qcc_codegen::target::{Machine, Target};
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::eval::weight_tensor;
@@ -22,12 +23,25 @@ pub(crate) fn section(
             TargetSection::cpu(target.name, "main", module)?,
             BTreeMap::new(),
         )),
-        Machine::Gpu(_) => Err(Diagnostic::error(
-            611,
-            Class::Unsupported,
-            format!("sections for {} are not emitted yet", target.name),
-        )),
+        Machine::Gpu(_) => emit_section(module, "main", target).map_err(|e| unserved(e, target)),
     }
+}
+
+/// The first op that the target cannot run, with the others in the hint.
+fn unserved(mut errors: Vec<Diagnostic>, target: &Target) -> Diagnostic {
+    let rest = errors.split_off(errors.len().min(1));
+    let first = errors.pop().unwrap_or_else(|| {
+        Diagnostic::error(
+            915,
+            Class::Internal,
+            format!("no section for {}", target.name),
+        )
+    });
+    if rest.is_empty() {
+        return first;
+    }
+    let others: Vec<String> = rest.iter().map(ToString::to_string).collect();
+    first.hint(format!("and: {}", others.join("\n")))
 }
 
 /// Bytes that are held in memory: a small constant.

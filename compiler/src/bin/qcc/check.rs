@@ -2,6 +2,8 @@
 
 use super::{Output, usage};
 use qcc::onnx::{ImportOptions, Model, check};
+use qcc::{Compiler, Options};
+use qcc_codegen::kernels::build;
 use qcc_codegen::target::Target;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use serde::Serialize;
@@ -39,7 +41,7 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
         usage(format!("there is no target `{}`", a.target)).hint("`qcc targets` lists them")
     })?;
     let model = Model::open(&a.model)?;
-    let nodes: Vec<Verdict> = check(&model, &ImportOptions::default())?
+    let mut nodes: Vec<Verdict> = check(&model, &ImportOptions::default())?
         .into_iter()
         .map(|v| Verdict {
             supported: v.refused.is_none(),
@@ -53,6 +55,9 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
             op: v.op,
         })
         .collect();
+    if nodes.iter().all(|v| v.supported) {
+        kernels(&model, target, &mut nodes)?;
+    }
     let checked = Checked {
         target: target.name.to_string(),
         unsupported: nodes.iter().filter(|v| !v.supported).count(),
@@ -71,6 +76,29 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
             ),
         )),
     }
+}
+
+/// Refuses the nodes of ops that no kernel of the target serves.
+fn kernels(model: &Model, target: &Target, nodes: &mut [Verdict]) -> Result<()> {
+    if !target.is_gpu() {
+        return Ok(());
+    }
+    let prepared = Compiler::new(Options::default()).prepare(model)?;
+    let Some(f) = prepared.module.funcs.first() else {
+        return Ok(());
+    };
+    for (_, op) in f.ops() {
+        let Err(d) = build(&prepared.module, f, op, target) else {
+            continue;
+        };
+        for v in nodes.iter_mut().filter(|v| op.loc.nodes.contains(&v.node)) {
+            v.supported = false;
+            v.code = Some(d.code());
+            v.reason = Some(d.message().to_string());
+            v.hint = d.advice().map(str::to_string);
+        }
+    }
+    Ok(())
 }
 
 fn text(c: &Checked) -> String {

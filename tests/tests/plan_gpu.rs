@@ -1,0 +1,52 @@
+//! Whole models for GPU targets: every op has a kernel, every kernel assembles without spills.
+
+use qcc::data::Dataset;
+use qcc::onnx::Model;
+use qcc::{Compiled, Compiler, Options, Scheme, interface};
+use std::path::{Path, PathBuf};
+
+fn models() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models")
+}
+
+fn compile(scheme: &str, targets: &[&str], calibrated: bool) -> Compiled {
+    let model = Model::open(&models().join("docs-gpt-outlier.onnx")).unwrap();
+    let mut options = Options {
+        targets: targets.iter().map(ToString::to_string).collect(),
+        ..Options::default()
+    };
+    options.passes.scheme = Scheme::named(scheme).unwrap();
+    let mut compiler = Compiler::new(options.clone());
+    let prepared = compiler.prepare(&model).unwrap();
+    let ports = interface(&prepared).unwrap().inputs;
+    let data = calibrated.then(|| Dataset::open(&models().join("calib_tokens.npy"), &ports).unwrap());
+    Compiler::new(options).compile(&model, data.as_ref()).unwrap()
+}
+
+/// Assembles every kernel of every section for the architectures that the section claims.
+fn assemble(test: &str, compiled: &Compiled) {
+    assert!(compiled.plan.validate().is_ok());
+    for section in &compiled.plan.targets {
+        assert!(!section.steps.is_empty());
+        for kernel in &section.kernels {
+            let text = &compiled.texts()[&kernel.entry];
+            let claimed = [kernel.arch.as_str(), section.target.as_str()];
+            qcc_tests::ptxas::assert_assembles(test, text, &claimed);
+        }
+    }
+}
+
+#[test]
+fn static_fp8_for_ampere_and_hopper() {
+    assemble("static_fp8", &compile("fp8", &["sm_80", "sm_90"], true));
+}
+
+#[test]
+fn dynamic_int8_for_ampere() {
+    assemble("dynamic_int8", &compile("int8", &["sm_80"], false));
+}
+
+#[test]
+fn float_for_hopper() {
+    assemble("float", &compile("float", &["sm_90"], false));
+}
