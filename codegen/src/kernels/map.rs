@@ -1,8 +1,7 @@
 //! Elementwise kernels: `y = f(operands)` with NumPy broadcasting, any number of results.
 //!
-//! The output is walked as rows × columns: the columns are the last dimensions, joined as long as
-//! every operand holds them whole or not at all. A block covers [`THREADS`] columns of one row at
-//! a time.
+//! The output is walked as rows × columns; the columns are its last dimension, or several short
+//! ones. A block covers [`THREADS`] columns of one row at a time.
 
 use crate::lower::frame::{Frame, Launched, internal};
 use crate::lower::index::{Position, coordinates, load_operand};
@@ -31,45 +30,56 @@ pub fn build(m: &Module, f: &Func, op: &Op, e: &Expr) -> Result<Launched> {
             ));
         }
     }
-    let split = shape.len().saturating_sub(1);
-    let (outer, inner) = shape.split_at(split);
-    let cols = inner.first().cloned().unwrap_or_else(|| DimExpr::from(1));
-    let rows = DimExpr::product(outer);
     let mut fr = Frame::open(m, f, op, Launch::threads(THREADS), &[])?;
+    let grid = walk(&mut fr, &shape, |fr, p| element(fr, e, &[], p));
+    fr.close(grid, 0)
+}
+
+/// Visits every position of `shape`, each in one thread; returns the grid that this needs.
+pub fn walk(
+    fr: &mut Frame,
+    shape: &[DimExpr],
+    body: impl FnOnce(&mut Frame, &Position),
+) -> [DimExpr; 3] {
+    let (outer, inner) = shape.split_at(columns_from(shape));
+    let cols = DimExpr::product(inner);
     let row = fr.k.special(Special::CtaidX);
-    let mut at = coordinates(&mut fr, outer, row);
+    let lead = coordinates(fr, outer, row);
     let by = fr.k.special(Special::CtaidY);
     let first = fr.k.mul_imm(by, i64::from(THREADS));
     let tid = fr.k.tid();
     let first = fr.k.add(first, tid);
     let blocks = fr.k.special(Special::NctaidY);
     let step = fr.k.mul_imm(blocks, i64::from(THREADS));
-    let end = fr.dim(&cols);
-    at.push(first);
+    let end = fr.product(inner);
     fr.each(first, end, step, |fr, col| {
-        if let Some(last) = at.last_mut() {
-            *last = col;
-        }
-        let p = Position {
-            shape: if inner.is_empty() {
-                vec![DimExpr::from(1)]
-            } else {
-                shape.clone()
-            },
-            at: at.clone(),
-        };
-        element(fr, e, &[], &p);
+        let mut at = lead.clone();
+        at.extend(coordinates(fr, inner, col));
+        let shape = shape.to_vec();
+        body(fr, &Position { shape, at });
     });
-    let covered = (cols + DimExpr::from(i64::from(THREADS) - 1))
-        .floor_div(&DimExpr::from(i64::from(THREADS)));
-    fr.close(
-        [
-            rows,
-            covered.min_with(&DimExpr::from(COLUMN_BLOCKS)),
-            DimExpr::from(1),
-        ],
-        0,
-    )
+    let threads = i64::from(THREADS);
+    let covered = (cols + DimExpr::from(threads - 1)).floor_div(&DimExpr::from(threads));
+    [
+        DimExpr::product(outer),
+        covered.min_with(&DimExpr::from(COLUMN_BLOCKS)),
+        DimExpr::from(1),
+    ]
+}
+
+/// The first of the dimensions that are walked as columns: the last one, and known ones before
+/// it as long as a block's threads are more than the columns.
+fn columns_from(shape: &[DimExpr]) -> usize {
+    let mut from = shape.len().saturating_sub(1);
+    while from > 0
+        && DimExpr::product(&shape[from..])
+            .as_const()
+            .is_some_and(|n| n < i64::from(THREADS))
+        && shape[from - 1].as_const().is_some()
+    {
+        from -= 1;
+    }
+    from
 }
 
 /// Computes the expression at one position and stores every result.

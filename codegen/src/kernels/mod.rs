@@ -4,14 +4,22 @@
 //! is refused with the reason, which the ledger keeps.
 
 pub mod hard;
+pub mod attention;
+pub mod gemm;
+pub mod layout;
 pub mod map;
+pub mod matmul;
+pub mod reduce;
+pub mod rotary;
 pub mod rows;
+pub mod window;
 
 use crate::lower::frame::{Launched, internal};
 use crate::target::Target;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::expr::{Expr, Node};
 use qcc_ir::graph::{Func, Module, Op, OpKind};
+use qcc_ir::plan::Guard;
 
 /// What serves an op at run time.
 #[derive(Debug)]
@@ -20,6 +28,17 @@ pub enum Served {
     Nothing,
     /// Kernels, in order.
     Kernels(Vec<Launched>),
+    /// Ways to run it, by size; exactly one applies to each.
+    Choices(Vec<Candidate>),
+}
+
+/// Kernels that serve an op for some sizes.
+#[derive(Debug)]
+pub struct Candidate {
+    /// Conditions on the sizes; all must hold.
+    pub when: Vec<Guard>,
+    /// Kernels, in order.
+    pub launches: Vec<Launched>,
 }
 
 /// The kernels that compute `op` on a target.
@@ -46,12 +65,24 @@ pub fn build(m: &Module, f: &Func, op: &Op, target: &Target) -> Result<Served> {
         OpKind::Softmax { axis } if axis + 1 == f.ty(op.results[0]).rank() => {
             one(rows::build(m, f, op))
         }
-        other => Err(Diagnostic::error(
-            610,
-            Class::Unsupported,
-            format!("no kernel of {} serves `{}`", target.name, other.name()),
-        )
-        .at(op.loc.to_string())),
+        OpKind::Softmax { .. } | OpKind::CumSum { .. } => one(reduce::build_lanes(m, f, op)),
+        OpKind::Reduce { .. } => one(reduce::build(m, f, op)),
+        OpKind::Iota { .. }
+        | OpKind::Dim { .. }
+        | OpKind::Transpose { .. }
+        | OpKind::Slice { .. }
+        | OpKind::Concat { .. }
+        | OpKind::Pad { .. }
+        | OpKind::Gather { .. } => one(layout::build(m, f, op)),
+        OpKind::Rotary(a) => one(rotary::build(m, f, op, a)),
+        OpKind::Linear { .. } => match gemm::meeting(f.ty(op.operands[0]), f.ty(op.operands[1])) {
+            Some(how) => gemm::build(m, f, op, &how).map(Served::Choices),
+            None => one(matmul::build(m, f, op)),
+        },
+        OpKind::MatMul => one(matmul::build(m, f, op)),
+        OpKind::Attention { attrs, .. } => one(attention::build(m, f, op, attrs, target)),
+        OpKind::Conv { .. } => one(window::build_conv(m, f, op)),
+        OpKind::Pool { .. } => one(window::build_pool(m, f, op)),
     }
 }
 
@@ -85,4 +116,22 @@ fn static_quantize(op: &Op) -> Expr {
         zero: (op.operands.len() > 2).then_some(2),
     });
     e
+}
+
+/// A constraint that an op breaks.
+pub fn unsupported(message: impl Into<String>) -> Diagnostic {
+    Diagnostic::error(610, Class::Unsupported, message)
+}
+
+/// Refuses results that a kernel without whole rows cannot store.
+pub fn check_store(t: &qcc_ir::graph::TensorType) -> Result<()> {
+    match t.elem.quant() {
+        Some(q) if q.dynamic => Err(unsupported(format!(
+            "{t} has scales of the data: only a kernel that holds whole rows computes them"
+        ))),
+        Some(q) if q.storage.bits() < 8 => Err(unsupported(format!(
+            "{t} packs two codes in a byte, which two threads would write"
+        ))),
+        _ => Ok(()),
+    }
 }

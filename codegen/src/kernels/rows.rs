@@ -12,6 +12,7 @@
 //! ```
 
 use super::map::element;
+use super::reduce::{exp_of_difference, finite_top, share};
 use crate::lower::frame::{Frame, Launched, Source, Tensor, internal};
 use crate::lower::index::{Position, block_offset, coordinates, load_operand};
 use crate::lower::store::store_result;
@@ -26,13 +27,13 @@ use qcc_ir::{DType, DimExpr};
 pub const THREADS: u32 = 256;
 
 /// How a warp and a block combine two partial results.
-type Combine = fn(&mut KernelBuilder, Value, Value) -> Value;
+pub type Combine = fn(&mut KernelBuilder, Value, Value) -> Value;
 
-fn add(k: &mut KernelBuilder, a: Value, b: Value) -> Value {
+pub(super) fn add(k: &mut KernelBuilder, a: Value, b: Value) -> Value {
     k.add(a, b)
 }
 
-fn max(k: &mut KernelBuilder, a: Value, b: Value) -> Value {
+pub(super) fn max(k: &mut KernelBuilder, a: Value, b: Value) -> Value {
     k.max_nan(a, b)
 }
 
@@ -161,6 +162,7 @@ pub fn build(m: &Module, f: &Func, op: &Op) -> Result<Launched> {
             let top = row.reduce(&mut fr, f32::NEG_INFINITY, max, |fr, p| {
                 load_operand(fr, &x, p)
             });
+            let top = finite_top(&mut fr.k, top);
             let sum = row.reduce(&mut fr, 0.0, add, |fr, p| {
                 let v = load_operand(fr, &x, p);
                 exp_of_difference(&mut fr.k, v, top)
@@ -168,7 +170,7 @@ pub fn build(m: &Module, f: &Func, op: &Op) -> Result<Launched> {
             store_rows(&mut fr, &row, &e, &|fr, p| {
                 let v = load_operand(fr, &x, p);
                 let v = exp_of_difference(&mut fr.k, v, top);
-                fr.k.div(v, sum)
+                share(&mut fr.k, v, sum)
             });
         }
         OpKind::Quantize => store_rows(&mut fr, &row, &e, &|fr, p| load_operand(fr, &x, p)),
@@ -195,11 +197,6 @@ fn default_expr(kind: &OpKind) -> Expr {
     }
     e.store(v);
     e
-}
-
-fn exp_of_difference(k: &mut KernelBuilder, v: Value, top: Value) -> Value {
-    let d = k.sub(v, top);
-    k.math(Math::Exp, d)
 }
 
 /// `Σ x / n`, or the mean square of `x − center`.

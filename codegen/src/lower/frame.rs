@@ -268,6 +268,27 @@ impl Frame {
         });
     }
 
+    /// What `then` yields where `cond` is true, else `otherwise`.
+    pub fn choose(
+        &mut self,
+        cond: Value,
+        otherwise: &[Value],
+        then: impl FnOnce(&mut Frame) -> Vec<Value>,
+    ) -> Vec<Value> {
+        self.nested(|k, fr| {
+            k.if_else(
+                cond,
+                |k| {
+                    std::mem::swap(&mut fr.k, k);
+                    let r = then(fr);
+                    std::mem::swap(&mut fr.k, k);
+                    r
+                },
+                |_| otherwise.to_vec(),
+            )
+        })
+    }
+
     /// Ends the kernel.
     ///
     /// # Errors

@@ -9,7 +9,7 @@
 //! ```
 
 use super::frame::{Frame, Source, Tensor, memory_type};
-use qcc_ir::kernel::{KernelBuilder, Value, to_compute};
+use qcc_ir::kernel::{KernelBuilder, Ty, Value, to_compute};
 use qcc_ir::{DType, DimExpr};
 
 /// A position in the output: its coordinates along the output's dimensions, u32 each.
@@ -88,6 +88,26 @@ pub fn load_plain(k: &mut KernelBuilder, src: Source, d: DType, at: Value) -> Va
     }
 }
 
+/// As [`load_plain`] where `inside` holds (everywhere without it), else 0.
+pub fn load_plain_if(
+    k: &mut KernelBuilder,
+    src: Source,
+    d: DType,
+    at: Value,
+    inside: Option<Value>,
+) -> Value {
+    let (Source::Pointer(p), Some(inside)) = (src, inside) else {
+        return load_plain(k, src, d, at);
+    };
+    let p = k.ptr_add(p, at);
+    let none = k.const_bits(Ty::scalar(memory_type(d)), 0);
+    let v = k.load_if(p, inside, none);
+    if d == DType::Bool {
+        return k.cmp(qcc_ir::kernel::Cmp::Ne, v, none);
+    }
+    to_compute(k, d, v)
+}
+
 /// A splat's number as its format holds it.
 fn round_to(n: f64, d: DType) -> f32 {
     let mut v = [n];
@@ -97,13 +117,30 @@ fn round_to(n: f64, d: DType) -> f32 {
 
 /// Loads a code as f32. Four-bit codes are unpacked from their byte, low nibble first.
 pub fn load_code(k: &mut KernelBuilder, src: Source, d: DType, at: Value) -> Value {
-    let Source::Pointer(p) = src else {
-        return load_plain(k, src, d, at);
+    match src {
+        Source::Pointer(p) if !d.is_int() => {
+            let q = k.ptr_add(p, at);
+            let v = k.load(q);
+            if d == DType::F32 { v } else { k.cvt(v, DType::F32) }
+        }
+        Source::Number(n) => k.f32(n as f32),
+        _ => {
+            let code = load_int_code(k, src, d, at);
+            k.cvt(code, DType::F32)
+        }
+    }
+}
+
+/// Loads an integer code, or an integral float, as i32.
+pub fn load_int_code(k: &mut KernelBuilder, src: Source, d: DType, at: Value) -> Value {
+    let p = match src {
+        Source::Number(n) => return k.i32(n as i32),
+        Source::Pointer(p) => p,
     };
     if d.bits() != 4 {
         let q = k.ptr_add(p, at);
         let v = k.load(q);
-        return k.cvt(v, DType::F32);
+        return if d == DType::I32 { v } else { k.cvt(v, DType::I32) };
     }
     let byte_at = k.shr_imm(at, 1);
     let q = k.ptr_add(p, byte_at);
@@ -114,14 +151,13 @@ pub fn load_code(k: &mut KernelBuilder, src: Source, d: DType, at: Value) -> Val
     let shift = k.shl_imm(odd, 2);
     let shifted = k.shr(byte, shift);
     let code = k.and_imm(shifted, 15);
-    let code = if d == DType::I4 {
+    if d == DType::I4 {
         let eight = k.int_like(code, 8);
         let flipped = k.xor(code, eight);
         k.add_imm(flipped, -8)
     } else {
         code
-    };
-    k.cvt(code, DType::F32)
+    }
 }
 
 /// Loads an operand's real value at a position: plain, or `(code − zero)·scale`.

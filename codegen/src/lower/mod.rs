@@ -4,10 +4,12 @@
 //! their memory from the arena; equal kernels are built once and named after their text, so the
 //! layers of a model share them.
 
+mod emit;
 pub mod frame;
 pub mod index;
 pub mod places;
 pub mod section;
 pub mod store;
 
+pub use emit::emit_section;
 pub use section::{Section, lower};

@@ -8,7 +8,7 @@
 
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::graph::{Func, Module, Op, OpKind, ValueId, WeightId};
-use qcc_ir::plan::Arg;
+use qcc_ir::plan::{Arg, WeightEntry};
 
 /// What a kernel reads for one part of an operand.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,7 +104,7 @@ pub fn place(m: &Module, f: &Func, v: ValueId, part: Part) -> Result<Option<Plac
             w.ok_or_else(|| Diagnostic::error(911, Class::Internal, "a constant lacks its scale"))?;
         Ok(Some(Place::Memory(Arg::Weight {
             name: m.weight(w).name.clone(),
-            layout: "row".to_string(),
+            layout: WeightEntry::ROW_MAJOR.to_string(),
         })))
     };
     match f.def_op(v).map(|o| &o.kind) {

@@ -1,14 +1,14 @@
 //! A whole function as one target's section: kernels, steps in order, and the arena.
 
-use super::frame::Launched;
+use super::frame::{Launched, internal};
 use super::places::{Part, Place, part_name, place, root};
 use crate::arena::{Layout, Request, plan};
 use crate::kernels::{Served, build};
 use crate::target::Target;
-use qcc_ir::diag::{Class, Diagnostic, Result};
-use qcc_ir::graph::{Func, Module, ScaleType, ValueId};
+use qcc_ir::diag::{Diagnostic, Result};
+use qcc_ir::graph::{Def, Func, Loc, Module, Op, OpId, OpKind, ScaleType, Value, ValueId};
 use qcc_ir::kernel::Kernel;
-use qcc_ir::plan::{Action, Arg, Choice, Step};
+use qcc_ir::plan::{Action, Arg, Choice, Guard, Step};
 use qcc_ir::{DType, DimExpr};
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,6 +21,8 @@ pub struct Section {
     pub steps: Vec<Step>,
     /// Where intermediate values live.
     pub arena: Layout,
+    /// By position, the name under which launches write each output.
+    pub outputs: Vec<String>,
 }
 
 /// Lowers the entry function for a GPU target.
@@ -29,44 +31,91 @@ pub struct Section {
 /// Every op that no kernel serves, each with its reason.
 pub fn lower(m: &Module, target: &Target) -> std::result::Result<Section, Vec<Diagnostic>> {
     let Some(f) = m.funcs.first() else {
-        return Err(vec![Diagnostic::error(
-            912,
-            Class::Internal,
-            "the module has no function",
-        )]);
+        return Err(vec![internal("the module has no function")]);
     };
-    let mut kernels = BTreeMap::new();
-    let mut steps = Vec::new();
+    let (f, outputs) = with_outputs(f);
+    let mut s = Section {
+        kernels: BTreeMap::new(),
+        steps: Vec::new(),
+        arena: plan(m, &[]),
+        outputs,
+    };
     let mut errors = Vec::new();
     for (_, op) in f.ops() {
-        match build(m, f, op, target) {
+        match build(m, &f, op, target) {
             Err(e) => errors.push(e.or_at(op.loc.to_string())),
             Ok(Served::Nothing) => {}
-            Ok(Served::Kernels(launches)) => {
-                let actions = launches
-                    .into_iter()
-                    .map(|l| Action::Launch(launch(&mut kernels, op.kind.name(), &l)))
-                    .collect();
-                steps.push(Step {
-                    op: f.value(op.results[0]).name.clone(),
-                    run: vec![Choice {
-                        requires: None,
-                        when: Vec::new(),
-                        actions,
-                    }],
-                });
+            Ok(Served::Kernels(launches)) => s.step(&f, op, vec![(Vec::new(), launches)]),
+            Ok(Served::Choices(all)) => {
+                s.step(&f, op, all.into_iter().map(|c| (c.when, c.launches)).collect());
             }
         }
     }
     if !errors.is_empty() {
         return Err(errors);
     }
-    let arena = arena(m, f, &steps).map_err(|e| vec![e])?;
-    Ok(Section {
-        kernels,
-        steps,
-        arena,
-    })
+    s.arena = arena(m, &f, &s.steps, &s.outputs).map_err(|e| vec![e])?;
+    Ok(s)
+}
+
+impl Section {
+    /// Adds the step of an op with its ways to run.
+    fn step(&mut self, f: &Func, op: &Op, ways: Vec<(Vec<Guard>, Vec<Launched>)>) {
+        let run = ways
+            .into_iter()
+            .map(|(when, launches)| Choice {
+                requires: None,
+                when,
+                actions: launches
+                    .iter()
+                    .map(|l| Action::Launch(launch(&mut self.kernels, op.kind.name(), l)))
+                    .collect(),
+            })
+            .collect();
+        self.steps.push(Step {
+            op: f.value(op.results[0]).name.clone(),
+            run,
+        });
+    }
+}
+
+/// The function with every output in memory of its own, and the outputs' names.
+///
+/// A kernel writes each output under the name of its value. A result that is an input, a
+/// constant or an output already gets a copy.
+fn with_outputs(f: &Func) -> (Func, Vec<String>) {
+    let mut f = f.clone();
+    let mut names: Vec<String> = Vec::new();
+    for at in 0..f.results.len() {
+        let v = f.results[at].1;
+        let r = root(&f, v);
+        let written = f.def_op(r).is_some_and(|o| {
+            !matches!(o.kind, OpKind::Const { .. } | OpKind::Splat { .. })
+        });
+        let name = part_name(&f, v, Part::Codes);
+        if written && !names.contains(&name) {
+            names.push(name);
+            continue;
+        }
+        let id = OpId(f.ops.len() as u32);
+        let copy = ValueId(f.values.len() as u32);
+        // `#` occurs in no other name.
+        let name = format!("{}#output{at}", f.value(v).name);
+        f.values.push(Value {
+            name: name.clone(),
+            ty: f.ty(v).clone(),
+            def: Def::Result(id, 0),
+        });
+        f.ops.push(Op {
+            kind: OpKind::Cast,
+            operands: vec![v],
+            results: vec![copy],
+            loc: Loc::default(),
+        });
+        f.results[at].1 = copy;
+        names.push(name);
+    }
+    (f, names)
 }
 
 /// Names a kernel after its op and its text, and records it once.
@@ -110,26 +159,15 @@ fn bytes(f: &Func, v: ValueId, part: Part) -> DimExpr {
 }
 
 /// Plans memory for every value that a step writes and that is neither input nor output.
-fn arena(m: &Module, f: &Func, steps: &[Step]) -> Result<Layout> {
-    let outside: Vec<ValueId> = f
-        .params
-        .iter()
-        .copied()
-        .chain(f.results.iter().map(|(_, v)| root(f, *v)))
-        .collect();
+fn arena(m: &Module, f: &Func, steps: &[Step], outputs: &[String]) -> Result<Layout> {
     let mut sizes: HashMap<String, DimExpr> = HashMap::new();
-    for (_, op) in f.ops() {
-        for r in op
-            .results
-            .iter()
-            .filter(|r| root(f, **r) == **r && !outside.contains(r))
-        {
-            for part in [Part::Codes, Part::Scale, Part::Zero] {
-                let name = part_name(f, *r, part);
-                if matches!(place(m, f, *r, part)?, Some(Place::Memory(Arg::Value(n))) if n == name)
-                {
-                    sizes.insert(name, bytes(f, *r, part));
-                }
+    let values = f.ops.iter().flat_map(|o| &o.results);
+    for r in values.filter(|r| root(f, **r) == **r) {
+        for part in [Part::Codes, Part::Scale, Part::Zero] {
+            let name = part_name(f, *r, part);
+            let own = matches!(place(m, f, *r, part)?, Some(Place::Memory(Arg::Value(n))) if n == name);
+            if own && !outputs.contains(&name) {
+                sizes.insert(name, bytes(f, *r, part));
             }
         }
     }
@@ -176,7 +214,7 @@ fn names(s: &Step) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
     use qcc_ir::expr::{BinaryFn, UnaryFn};
-    use qcc_ir::graph::{Builder, Elem, OpKind, TensorType};
+    use qcc_ir::graph::{Builder, Elem, TensorType};
 
     fn f16(d: &[DimExpr]) -> TensorType {
         TensorType::new(DType::F16, d.iter().cloned())

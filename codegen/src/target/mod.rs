@@ -8,8 +8,10 @@
 //! them in product data sheets.
 
 mod table;
+mod tiles;
 
 pub use table::{DEVICES, TARGETS};
+pub use tiles::{GEMM_TILES, GemmTile};
 
 use qcc_ir::DType;
 

@@ -1,0 +1,289 @@
+//! An operand's way from memory to a stage: rows of 128 bytes, 16-byte chunks.
+
+use crate::lower::frame::{Frame, Source, Tensor};
+use crate::lower::index::{
+    Position, block_offset, coordinates, load_code, load_plain, scale_format,
+};
+use qcc_ir::format::Block;
+use qcc_ir::kernel::{KernelBuilder, Round, Sat, Ty, Value};
+use qcc_ir::{DType, DimExpr};
+
+/// What is put into shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The stored elements; zero points are dealt with after the sum.
+    Direct,
+    /// Codes minus zero points, in the fragment's format; scales are applied after the sum.
+    Codes,
+    /// Real values in the fragment's format.
+    Real,
+}
+
+/// One operand of the product.
+pub struct Feed {
+    /// The operand.
+    pub t: Tensor,
+    /// What is put into shared memory.
+    pub kind: Kind,
+    /// Format there.
+    pub to: DType,
+    /// Elements of a row.
+    k: DimExpr,
+}
+
+/// A chunk: row of the operand, first element of K, and whether both exist.
+pub struct Chunk {
+    /// Row, 0 where it does not exist.
+    pub row: Value,
+    /// First element.
+    pub at: Value,
+    /// Whether the row and at least the first element exist.
+    pub inside: Value,
+}
+
+impl Feed {
+    /// The operand as `to` elements.
+    pub fn new(t: Tensor, kind: Kind, to: DType) -> Feed {
+        let k = t.ty.shape.last().cloned().unwrap_or_else(|| DimExpr::from(1));
+        Feed { t, kind, to, k }
+    }
+
+    /// Elements of a chunk.
+    pub fn lanes(&self) -> u32 {
+        128 / self.to.bits()
+    }
+
+    /// Whether each row begins at a multiple of `bytes`, and is one long.
+    fn aligned(&self, bytes: i64) -> bool {
+        let bits = i64::from(self.t.ty.elem.storage().bits());
+        self.k.as_const().is_some_and(|k| (k * bits) % (8 * bytes) == 0)
+    }
+
+    /// Whether chunks are copied without passing through registers.
+    pub fn is_async(&self) -> bool {
+        self.kind == Kind::Direct
+            && self.aligned(16)
+            && matches!(self.t.codes, Source::Pointer(_))
+    }
+
+    fn element(&self, fr: &mut Frame, c: &Chunk) -> Value {
+        let (row, at) = (fr.k.cvt(c.row, DType::I64), fr.k.cvt(c.at, DType::I64));
+        let k = fr.dim(&self.k);
+        let k = fr.k.cvt(k, DType::I64);
+        fr.k.fma(row, k, at)
+    }
+
+    /// Brings a chunk to `dst`, 16 bytes of shared memory.
+    pub fn fetch(&self, fr: &mut Frame, c: &Chunk, dst: Value) {
+        if self.is_async()
+            && let Source::Pointer(p) = self.t.codes
+        {
+            let at = self.element(fr, c);
+            let src = fr.k.ptr_add(p, at);
+            let (none, all) = (fr.k.u32(0), fr.k.u32(16));
+            let bytes = fr.k.select(c.inside, all, none);
+            return fr.k.cp_async(dst, src, 16, Some(bytes));
+        }
+        let lanes = self.values(fr, c);
+        let v = pack(&mut fr.k, &lanes, self.to);
+        let dst = fr.k.ptr_cast(dst, self.to);
+        fr.k.store(dst, v);
+    }
+
+    /// The chunk's elements in the fragment's format, 0 where they do not exist.
+    fn values(&self, fr: &mut Frame, c: &Chunk) -> Vec<Value> {
+        let n = self.lanes();
+        let scale = self.params(fr, c);
+        let k = fr.dim(&self.k);
+        let first = self.element(fr, c);
+        let whole = self.whole_chunk();
+        let raw = whole.then(|| self.load_chunk(fr, first, c.inside));
+        (0..n)
+            .map(|i| {
+                let at = fr.k.add_imm(c.at, i64::from(i));
+                let exists = fr.k.lt(at, k);
+                let exists = fr.k.and(exists, c.inside);
+                let own = match &scale {
+                    Some(s) => Some(*s),
+                    None => self.params_at(fr, c, at, exists),
+                };
+                let code = match &raw {
+                    Some(v) => v[i as usize],
+                    None => {
+                        let at = fr.k.add_imm(first, i64::from(i));
+                        self.load_one(fr, at, exists)
+                    }
+                };
+                self.convert(fr, code, own, (!whole).then_some(exists), c.inside)
+            })
+            .collect()
+    }
+
+    /// Whether a chunk's codes are one aligned load.
+    fn whole_chunk(&self) -> bool {
+        let bytes = i64::from(self.lanes() * self.t.ty.elem.storage().bits() / 8);
+        (1..=16).contains(&bytes)
+            && self.aligned(bytes)
+            && matches!(self.t.codes, Source::Pointer(_))
+    }
+
+    fn load_chunk(&self, fr: &mut Frame, first: Value, inside: Value) -> Vec<Value> {
+        let Source::Pointer(p) = self.t.codes else {
+            return Vec::new();
+        };
+        let d = self.t.ty.elem.storage();
+        let n = self.lanes() as u8;
+        if d.bits() != 4 {
+            let p = fr.k.ptr_add(p, first);
+            let none = fr.k.const_bits(Ty::vec(d, n), 0);
+            let v = fr.k.load_if(p, inside, none);
+            return fr.k.lanes(v);
+        }
+        let at = fr.k.shr_imm(first, 1);
+        let p = fr.k.ptr_add(p, at);
+        let none = fr.k.const_bits(Ty::vec(DType::U8, n / 2), 0);
+        let v = fr.k.load_if(p, inside, none);
+        let bytes = fr.k.lanes(v);
+        let mut out = Vec::new();
+        for b in bytes {
+            let b = fr.k.cvt(b, DType::I32);
+            for shift in [0, 4] {
+                let nibble = fr.k.shr_imm(b, shift);
+                let nibble = fr.k.and_imm(nibble, 15);
+                out.push(signed_nibble(&mut fr.k, nibble, d));
+            }
+        }
+        out
+    }
+
+    /// One stored element, where it exists.
+    fn load_one(&self, fr: &mut Frame, at: Value, exists: Value) -> Value {
+        let d = self.t.ty.elem.storage();
+        let Source::Pointer(p) = self.t.codes else {
+            return load_plain(&mut fr.k, self.t.codes, d, at);
+        };
+        if d.bits() != 4 {
+            let p = fr.k.ptr_add(p, at);
+            let none = fr.k.const_bits(Ty::scalar(d), 0);
+            return fr.k.load_if(p, exists, none);
+        }
+        let byte_at = fr.k.shr_imm(at, 1);
+        let p = fr.k.ptr_add(p, byte_at);
+        let none = fr.k.const_bits(Ty::scalar(DType::U8), 0);
+        let byte = fr.k.load_if(p, exists, none);
+        let byte = fr.k.cvt(byte, DType::I32);
+        let odd = fr.k.and_imm(at, 1);
+        let odd = fr.k.cvt(odd, DType::U32);
+        let shift = fr.k.shl_imm(odd, 2);
+        let nibble = fr.k.shr(byte, shift);
+        let nibble = fr.k.and_imm(nibble, 15);
+        signed_nibble(&mut fr.k, nibble, d)
+    }
+
+    /// Scale and zero point of the whole chunk, or `None` where they differ within it.
+    fn params(&self, fr: &mut Frame, c: &Chunk) -> Option<Params> {
+        let Some(q) = self.t.ty.elem.quant() else {
+            return Some(Params::default());
+        };
+        let lanes = i64::from(self.lanes());
+        let same = match q.block.0.last() {
+            Some(Block::Fixed(n)) => i64::try_from(*n).is_ok_and(|n| n % lanes == 0),
+            _ => true,
+        };
+        same.then(|| self.load_params(fr, c, c.at))
+    }
+
+    fn params_at(&self, fr: &mut Frame, c: &Chunk, at: Value, exists: Value) -> Option<Params> {
+        let zero = fr.k.u32(0);
+        let at = fr.k.select(exists, at, zero);
+        Some(self.load_params(fr, c, at))
+    }
+
+    fn load_params(&self, fr: &mut Frame, c: &Chunk, at: Value) -> Params {
+        let Some(q) = self.t.ty.elem.quant().cloned() else {
+            return Params::default();
+        };
+        if self.kind == Kind::Direct || (self.kind == Kind::Codes && self.t.zero.is_none()) {
+            return Params::default();
+        }
+        // Chunks that do not exist read the parameters of the first.
+        let zero = fr.k.u32(0);
+        let at = fr.k.select(c.inside, at, zero);
+        let (last, lead) = match self.t.ty.shape.split_last() {
+            Some((_, lead)) => (at, lead.to_vec()),
+            None => return Params::default(),
+        };
+        let mut place = coordinates(fr, &lead, c.row);
+        place.push(last);
+        let p = Position {
+            shape: self.t.ty.shape.clone(),
+            at: place,
+        };
+        let at = block_offset(fr, &self.t, &p);
+        let zero = self
+            .t
+            .zero
+            .map(|z| load_code(&mut fr.k, z, q.zero.unwrap_or(DType::F32), at));
+        let scale = match (self.kind, self.t.scale) {
+            (Kind::Real, Some(s)) => Some(load_plain(&mut fr.k, s, scale_format(&self.t), at)),
+            _ => None,
+        };
+        Params { scale, zero }
+    }
+
+    /// An element as the fragment's format. Elements that do not exist become 0, which matters
+    /// where a zero point would be subtracted from them.
+    fn convert(
+        &self,
+        fr: &mut Frame,
+        code: Value,
+        p: Option<Params>,
+        exists: Option<Value>,
+        inside: Value,
+    ) -> Value {
+        let p = p.unwrap_or_default();
+        let k = &mut fr.k;
+        if k.ty(code) == Ty::scalar(self.to) && p.zero.is_none() && p.scale.is_none() {
+            return code;
+        }
+        let mut v = code;
+        if k.ty(v) != Ty::F32 {
+            v = k.cvt(v, DType::F32);
+        }
+        if let Some(z) = p.zero {
+            v = k.sub(v, z);
+            let none = k.f32(0.0);
+            v = k.select(exists.unwrap_or(inside), v, none);
+        }
+        if let Some(s) = p.scale {
+            v = k.mul(v, s);
+        }
+        match self.to {
+            DType::F32 => v,
+            d if d.is_int() => k.cvt_with(v, d, Round::Rz, Sat::Sat),
+            d => k.cvt(v, d),
+        }
+    }
+}
+
+/// Scale and zero point of an element, where they are applied on the way.
+#[derive(Clone, Copy, Default)]
+struct Params {
+    scale: Option<Value>,
+    zero: Option<Value>,
+}
+
+fn signed_nibble(k: &mut KernelBuilder, nibble: Value, d: DType) -> Value {
+    if d != DType::I4 {
+        return nibble;
+    }
+    let eight = k.int_like(nibble, 8);
+    let flipped = k.xor(nibble, eight);
+    k.add_imm(flipped, -8)
+}
+
+/// Lanes of a chunk as one value of 16 bytes.
+fn pack(k: &mut KernelBuilder, lanes: &[Value], d: DType) -> Value {
+    debug_assert_eq!(lanes.len() as u32 * d.bits(), 128);
+    k.pack(lanes)
+}

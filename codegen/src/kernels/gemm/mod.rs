@@ -1,0 +1,159 @@
+//! Matrix products with tensor cores: `acc[m, n] = Σ_k x[m, k] · w[n, k]`, then any expression.
+//!
+//! A block computes a tile of [`GemmTile`]'s shape. Both operands travel through a ring of stages
+//! in shared memory, 128 bytes of K deep, 16-byte chunks exchanged by `chunk XOR (row mod 8)`;
+//! warps read fragments with `ldmatrix` and multiply with `mma.sync`. An operand that lies in
+//! memory as the tensor core wants it is copied by `cp.async` (in chunks of 16 bytes where rows
+//! are aligned, else element by element); any other is converted on its way ([`feed`]):
+//!
+//! | x | w | product |
+//! |---|---|---|
+//! | f16, bf16 | the same | as they are, f32 sums |
+//! | i8, u8 codes | i8, u8, i4, u4 codes | codes, i32 sums, exact; zero points by sums of rows |
+//! | e4m3, e5m2 codes | the same | codes as f16 (exact), f32 sums |
+//! | f16, bf16 | codes | codes minus zero points as f16 or bf16 |
+//! | other mixtures | | both as f16 |
+//!
+//! Scales that do not vary along K are multiplied in the epilogue, `f32(acc)·sx·sw`; others at
+//! the conversion. Sums of 8-bit floats need no promotion in between: as f16 products they are
+//! accumulated in full f32. With two accumulators the tile's weight rows come half from each half
+//! of the weight. M, N and K may have any size: what lies outside is zero and not stored.
+
+mod epilogue;
+mod feed;
+mod tile;
+
+pub use epilogue::{Epilogue, Scales};
+
+use super::{Candidate, check_store, unsupported};
+use crate::lower::frame::Frame;
+use crate::target::GEMM_TILES;
+use feed::{Feed, Kind};
+use qcc_ir::diag::Result;
+use qcc_ir::format::Block;
+use qcc_ir::graph::{Elem, Func, Module, Op, OpKind, TensorType};
+use qcc_ir::kernel::MmaShape;
+use qcc_ir::plan::Guard;
+use qcc_ir::{DType, DimExpr};
+
+/// How the two operands meet in the tensor core.
+#[derive(Clone, Debug)]
+pub struct Meeting {
+    /// The left operand's way into shared memory.
+    x: Kind,
+    /// The right operand's.
+    w: Kind,
+    /// Formats of the fragments of A, of B and of the accumulators.
+    kinds: (DType, DType, DType),
+}
+
+impl Meeting {
+    fn shape(&self) -> MmaShape {
+        match self.kinds.2 {
+            DType::I32 => MmaShape::M16n8k32,
+            _ => MmaShape::M16n8k16,
+        }
+    }
+}
+
+/// Whether the scales of a quantized operand do not vary along its last dimension, with one for
+/// each row or one for all.
+fn per_row(t: &TensorType) -> bool {
+    t.elem.quant().is_some_and(|q| {
+        let last = q.block.0.split_last();
+        q.block.is_tensor()
+            || last.is_some_and(|(k, rows)| {
+                *k == Block::All && rows.iter().all(|b| *b == Block::Fixed(1))
+            })
+    })
+}
+
+/// Whether tensor cores can multiply operands of these types, and how.
+///
+/// `None` leaves the product to f32 arithmetic.
+pub fn meeting(x: &TensorType, w: &TensorType) -> Option<Meeting> {
+    let half = |d: DType| matches!(d, DType::F16 | DType::BF16);
+    let eight = |d: DType| matches!(d, DType::I8 | DType::U8);
+    let kind = |t: &TensorType| match per_row(t) {
+        true => Kind::Codes,
+        false => Kind::Real,
+    };
+    let float = |x: Kind, w: Kind, d: DType| {
+        Some(Meeting {
+            x,
+            w,
+            kinds: (d, d, DType::F32),
+        })
+    };
+    match (&x.elem, &w.elem) {
+        (Elem::Plain(a), Elem::Plain(b)) if a == b && half(*a) => {
+            float(Kind::Direct, Kind::Direct, *a)
+        }
+        (Elem::Plain(a), Elem::Quant(_)) if half(*a) => float(Kind::Direct, kind(w), *a),
+        (Elem::Quant(_), Elem::Plain(b)) if half(*b) => float(kind(x), Kind::Direct, *b),
+        (Elem::Quant(a), Elem::Quant(b)) if per_row(x) && per_row(w) => {
+            let (sa, sb) = (a.storage, b.storage);
+            if eight(sa) && sb.is_int() {
+                let w = if eight(sb) { Kind::Direct } else { Kind::Codes };
+                let b = if eight(sb) { sb } else { DType::I8 };
+                return Some(Meeting {
+                    x: Kind::Direct,
+                    w,
+                    kinds: (sa, b, DType::I32),
+                });
+            }
+            if sa.is_int() && sb.is_int() {
+                return None;
+            }
+            float(Kind::Codes, Kind::Codes, DType::F16)
+        }
+        (Elem::Quant(_), Elem::Quant(_)) => float(kind(x), kind(w), DType::F16),
+        _ => None,
+    }
+}
+
+/// The kernels of a linear layer, one for each range of rows.
+///
+/// # Errors
+/// When a result's scheme cannot be stored by a tile.
+pub fn build(m: &Module, f: &Func, op: &Op, how: &Meeting) -> Result<Vec<Candidate>> {
+    let OpKind::Linear { accs, .. } = &op.kind else {
+        return Err(unsupported(format!("`{}` is not linear", op.kind.name())));
+    };
+    for r in &op.results {
+        check_store(f.ty(*r))?;
+    }
+    let x = f.ty(op.operands[0]);
+    let rows = DimExpr::product(&x.shape[..x.shape.len() - 1]);
+    let (mut from, mut out) = (0, Vec::new());
+    for t in &GEMM_TILES {
+        let to = if t.most_rows == 0 { u64::MAX } else { t.most_rows };
+        let guard = Guard {
+            expr: rows.to_string(),
+            min: from,
+            max: to,
+        };
+        from = to.saturating_add(1);
+        let reached = match rows.as_const().and_then(|r| u64::try_from(r).ok()) {
+            Some(r) => guard.min <= r && r <= guard.max,
+            None => true,
+        };
+        if reached {
+            let launch = tile::build(m, f, op, how, t, u32::from(*accs))?;
+            let when = match rows.as_const() {
+                Some(_) => Vec::new(),
+                None => vec![guard],
+            };
+            out.push(Candidate {
+                when,
+                launches: vec![launch],
+            });
+        }
+    }
+    Ok(out)
+}
+
+/// The operand's way into shared memory, with its zero points taken care of.
+fn feed_of(fr: &Frame, operand: usize, kind: Kind, to: DType) -> Feed {
+    Feed::new(fr.operands[operand].clone(), kind, to)
+}

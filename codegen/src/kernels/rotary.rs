@@ -1,0 +1,79 @@
+//! Rotary embedding: each head's pairs are rotated by an angle that depends on the position.
+//!
+//! ```text
+//! y[i] = x[i]·cos − x[j]·sin,   y[j] = x[j]·cos + x[i]·sin
+//! ```
+//!
+//! The partner of an element is `i ± d/2`, or its neighbour where pairs are interleaved.
+
+use super::map::{THREADS, walk};
+use crate::lower::frame::{Frame, Launched, internal};
+use crate::lower::index::{Position, load_operand};
+use crate::lower::store::store_result;
+use qcc_ir::diag::Result;
+use qcc_ir::graph::{Func, Module, Op, RotaryAttrs};
+use qcc_ir::kernel::{Launch, Value};
+use qcc_ir::DimExpr;
+
+/// Builds the kernel of a rotary embedding.
+///
+/// # Errors
+/// When the size of a head is not known.
+pub fn build(m: &Module, f: &Func, op: &Op, a: &RotaryAttrs) -> Result<Launched> {
+    let shape = f.ty(op.results[0]).shape.clone();
+    let heads = i64::try_from(a.heads).unwrap_or(i64::MAX);
+    let head = match shape.last().and_then(DimExpr::as_const) {
+        Some(c) if heads > 0 && c % (2 * heads) == 0 => c / heads,
+        _ => return Err(internal("the size of a rotary head is not known")),
+    };
+    let mut fr = Frame::open(m, f, op, Launch::threads(THREADS), &[])?;
+    let result = fr.results[0].clone();
+    let interleaved = a.interleaved;
+    let grid = walk(&mut fr, &shape, |fr, p| {
+        let v = rotated(fr, p, head, interleaved);
+        store_result(fr, &result, p, v, None);
+    });
+    fr.close(grid, 0)
+}
+
+fn rotated(fr: &mut Frame, p: &Position, head: i64, interleaved: bool) -> Value {
+    let last = p.at.len() - 1;
+    let column = p.at[last];
+    let in_head = fr.k.rem_imm(column, head);
+    let half = fr.k.int_like(column, head / 2);
+    let (pair, first, partner);
+    if interleaved {
+        pair = fr.k.shr_imm(in_head, 1);
+        let odd = fr.k.and_imm(in_head, 1);
+        let zero = fr.k.u32(0);
+        first = fr.k.eq(odd, zero);
+        let one = fr.k.u32(1);
+        // Heads are even, so a pair never crosses into the next one.
+        let even = fr.k.sub(column, odd);
+        let other = fr.k.sub(one, odd);
+        partner = fr.k.add(even, other);
+    } else {
+        pair = fr.k.rem_imm(in_head, head / 2);
+        first = fr.k.lt(in_head, half);
+        let (up, down) = (fr.k.add(column, half), fr.k.sub(column, half));
+        partner = fr.k.select(first, up, down);
+    }
+    let [x, cos, sin] = [0, 1, 2].map(|i| fr.operands[i].clone());
+    let at_last = |p: &Position, v: Value, n: i64| {
+        let mut p = p.clone();
+        p.at[last] = v;
+        p.shape[last] = DimExpr::from(n);
+        p
+    };
+    let own = load_operand(fr, &x, p);
+    let mut there = p.clone();
+    there.at[last] = partner;
+    let other = load_operand(fr, &x, &there);
+    let angle = at_last(p, pair, head / 2);
+    let (c, s) = (load_operand(fr, &cos, &angle), load_operand(fr, &sin, &angle));
+    let minus = fr.k.neg(s);
+    let s = fr.k.select(first, minus, s);
+    let turned = fr.k.mul(other, s);
+    let kept = fr.k.mul(own, c);
+    fr.k.add(kept, turned)
+}
