@@ -83,7 +83,7 @@ pub fn plan(m: &Module, requests: &[Request]) -> Layout {
                 slots.len() - 1
             }
         };
-        slots[at].bytes = slots[at].bytes.max_with(&r.bytes);
+        slots[at].bytes = larger(m, &slots[at].bytes, &r.bytes);
         slots[at].free_from = r.dies + 1;
         of.push(at);
     }
@@ -110,6 +110,16 @@ fn fit(m: &Module, slot: &DimExpr, want: &DimExpr) -> Fit {
         true => Fit::Same,
         false if lo >= 0 => Fit::Larger,
         false => Fit::Grown,
+    }
+}
+
+/// The larger of two sizes: one of them where the symbols' ranges decide, else `max`.
+fn larger(m: &Module, a: &DimExpr, b: &DimExpr) -> DimExpr {
+    let surely = |x: &DimExpr, y: &DimExpr| (x - y).bounds(&|s| m.symbol_range(s)).0 >= 0;
+    match (surely(a, b), surely(b, a)) {
+        (true, _) => a.clone(),
+        (_, true) => b.clone(),
+        _ => a.max_with(b),
     }
 }
 

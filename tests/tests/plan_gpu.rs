@@ -19,8 +19,11 @@ fn compile(scheme: &str, targets: &[&str], calibrated: bool) -> Compiled {
     let mut compiler = Compiler::new(options.clone());
     let prepared = compiler.prepare(&model).unwrap();
     let ports = interface(&prepared).unwrap().inputs;
-    let data = calibrated.then(|| Dataset::open(&models().join("calib_tokens.npy"), &ports).unwrap());
-    Compiler::new(options).compile(&model, data.as_ref()).unwrap()
+    let data =
+        calibrated.then(|| Dataset::open(&models().join("calib_tokens.npy"), &ports).unwrap());
+    Compiler::new(options)
+        .compile(&model, data.as_ref())
+        .unwrap()
 }
 
 /// Assembles every kernel of every section for the architectures that the section claims.

@@ -50,14 +50,18 @@ impl Shape {
     ///
     /// # Errors
     /// When the size of a head is not known, or one query and key tile exceed shared memory.
-    pub fn of(q: &TensorType, v: &TensorType, a: &AttentionAttrs, target: &Target) -> Result<Shape> {
+    pub fn of(
+        q: &TensorType,
+        v: &TensorType,
+        a: &AttentionAttrs,
+        target: &Target,
+    ) -> Result<Shape> {
         let head = |t: &TensorType, n: u64| {
             let c = t.shape.last().and_then(DimExpr::as_const)?;
             u32::try_from(c.checked_div(i64::try_from(n).ok()?)?).ok()
         };
         let sizes = head(q, a.heads).zip(head(v, a.kv_heads));
-        let (d, dv) =
-            sizes.ok_or_else(|| unsupported("attention needs heads of a known size"))?;
+        let (d, dv) = sizes.ok_or_else(|| unsupported("attention needs heads of a known size"))?;
         let columns = dv.next_multiple_of(SHARE).min(MOST_VALUES);
         for keys in [32, 16, 8] {
             let s = Shape {
@@ -344,19 +348,23 @@ impl<'a> Head<'a> {
         let key = fr.k.mul_imm(self.part, stride);
         let key = fr.k.ptr_add(self.k, key);
         let (lo, end, one) = (fr.k.u32(0), fr.k.u32(self.shape.d), fr.k.u32(1));
-        fr.carry((lo, end, one), &vec![zero; count as usize], |fr, c, sums| {
-            let qc = fr.k.ptr_add(q, c);
-            let qc = fr.k.load(qc);
-            sums.iter()
-                .enumerate()
-                .map(|(i, s)| {
-                    let at = fr.k.add_imm(c, i64::from(SHARE) * stride * i as i64);
-                    let kc = fr.k.ptr_add(key, at);
-                    let kc = fr.k.load(kc);
-                    fr.k.fma(qc, kc, *s)
-                })
-                .collect()
-        })
+        fr.carry(
+            (lo, end, one),
+            &vec![zero; count as usize],
+            |fr, c, sums| {
+                let qc = fr.k.ptr_add(q, c);
+                let qc = fr.k.load(qc);
+                sums.iter()
+                    .enumerate()
+                    .map(|(i, s)| {
+                        let at = fr.k.add_imm(c, i64::from(SHARE) * stride * i as i64);
+                        let kc = fr.k.ptr_add(key, at);
+                        let kc = fr.k.load(kc);
+                        fr.k.fma(qc, kc, *s)
+                    })
+                    .collect()
+            },
+        )
     }
 
     /// `dot·scale` with the mask, −∞ where the key is not seen.
@@ -380,7 +388,11 @@ impl<'a> Head<'a> {
                 at: vec![self.batch, self.head, s, t],
             };
             let is_bool = mask.ty.elem.storage() == DType::Bool;
-            let other = if is_bool { fr.k.bool(false) } else { fr.k.f32(0.0) };
+            let other = if is_bool {
+                fr.k.bool(false)
+            } else {
+                fr.k.f32(0.0)
+            };
             let v = fr.choose(inside, &[other], |fr| vec![load_operand(fr, &mask, &p)])[0];
             if is_bool {
                 seen = fr.k.and(seen, v);
@@ -444,8 +456,8 @@ impl<'a> Head<'a> {
                 let column = fr.k.mul_imm(self.head, i64::from(self.shape.dv));
                 let column = fr.k.add(column, at);
                 let [b, q, _] = self.dims.clone();
-                let width = DimExpr::extent(self.attrs.heads)
-                    * DimExpr::from(i64::from(self.shape.dv));
+                let width =
+                    DimExpr::extent(self.attrs.heads) * DimExpr::from(i64::from(self.shape.dv));
                 let p = Position {
                     shape: vec![b, q, width],
                     at: vec![self.batch, s, column],

@@ -158,13 +158,7 @@ fn gather(fr: &mut Frame, axis: usize, p: &Position) -> Value {
         at: p.at[axis..axis + rank].to_vec(),
     };
     let i = offset(fr, &indices.ty.shape, &which);
-    let i = load_plain_if(
-        &mut fr.k,
-        indices.codes,
-        indices.ty.elem.storage(),
-        i,
-        None,
-    );
+    let i = load_plain_if(&mut fr.k, indices.codes, indices.ty.elem.storage(), i, None);
     let n = fr.dim(&data.ty.shape[axis]);
     let n = fr.k.cvt(n, DType::I64);
     let zero = fr.k.i64(0);

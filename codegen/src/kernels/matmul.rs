@@ -81,7 +81,13 @@ pub fn build(m: &Module, f: &Func, op: &Op) -> Result<Launched> {
         check_store(f.ty(*r))?;
     }
     let product = Product::of(f, op)?;
-    let mut fr = Frame::open(m, f, op, Launch::threads(THREADS), std::slice::from_ref(&product.n))?;
+    let mut fr = Frame::open(
+        m,
+        f,
+        op,
+        Launch::threads(THREADS),
+        std::slice::from_ref(&product.n),
+    )?;
     let size = TILE * STRIDE;
     let planes = (1 + product.accs) * DEPTH * STRIDE;
     let shared = fr.k.shared(
@@ -140,14 +146,18 @@ impl Block<'_> {
         let zero = self.zero(fr);
         let count = (SIDE * SIDE * self.p.accs) as usize;
         let (lo, step) = (fr.k.u32(0), fr.k.u32(DEPTH));
-        fr.carry((lo, self.depth, step), &vec![zero; count], |fr, at, sums| {
-            fr.k.barrier();
-            self.fill(fr, at);
-            fr.k.barrier();
-            let sums = sums.to_vec();
-            let (lo, end, one) = (fr.k.u32(0), fr.k.u32(DEPTH), fr.k.u32(1));
-            fr.carry((lo, end, one), &sums, |fr, k, sums| self.step(fr, k, sums))
-        })
+        fr.carry(
+            (lo, self.depth, step),
+            &vec![zero; count],
+            |fr, at, sums| {
+                fr.k.barrier();
+                self.fill(fr, at);
+                fr.k.barrier();
+                let sums = sums.to_vec();
+                let (lo, end, one) = (fr.k.u32(0), fr.k.u32(DEPTH), fr.k.u32(1));
+                fr.carry((lo, end, one), &sums, |fr, k, sums| self.step(fr, k, sums))
+            },
+        )
     }
 
     /// Loads a slice of both operands; what does not exist is 0.

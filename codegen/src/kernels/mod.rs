@@ -3,9 +3,9 @@
 //! [`build`] is the registry: it names the builder of each op. An op that a builder cannot serve
 //! is refused with the reason, which the ledger keeps.
 
-pub mod hard;
 pub mod attention;
 pub mod gemm;
+pub mod hard;
 pub mod layout;
 pub mod map;
 pub mod matmul;

@@ -75,7 +75,12 @@ impl Split {
 /// # Errors
 /// When the op is no reduction.
 pub fn build(m: &Module, f: &Func, op: &Op) -> Result<Launched> {
-    let OpKind::Reduce { f: func, axes, keep } = &op.kind else {
+    let OpKind::Reduce {
+        f: func,
+        axes,
+        keep,
+    } = &op.kind
+    else {
         return Err(internal(format!("`{}` does not reduce", op.kind.name())));
     };
     let x = f.ty(op.operands[0]).clone();

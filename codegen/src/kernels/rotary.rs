@@ -10,10 +10,10 @@ use super::map::{THREADS, walk};
 use crate::lower::frame::{Frame, Launched, internal};
 use crate::lower::index::{Position, load_operand};
 use crate::lower::store::store_result;
+use qcc_ir::DimExpr;
 use qcc_ir::diag::Result;
 use qcc_ir::graph::{Func, Module, Op, RotaryAttrs};
 use qcc_ir::kernel::{Launch, Value};
-use qcc_ir::DimExpr;
 
 /// Builds the kernel of a rotary embedding.
 ///
@@ -70,7 +70,10 @@ fn rotated(fr: &mut Frame, p: &Position, head: i64, interleaved: bool) -> Value 
     there.at[last] = partner;
     let other = load_operand(fr, &x, &there);
     let angle = at_last(p, pair, head / 2);
-    let (c, s) = (load_operand(fr, &cos, &angle), load_operand(fr, &sin, &angle));
+    let (c, s) = (
+        load_operand(fr, &cos, &angle),
+        load_operand(fr, &sin, &angle),
+    );
     let minus = fr.k.neg(s);
     let s = fr.k.select(first, minus, s);
     let turned = fr.k.mul(other, s);

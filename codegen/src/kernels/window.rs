@@ -80,8 +80,8 @@ fn exact(x: &TensorType, w: &TensorType) -> bool {
         return false;
     };
     let (row, rest) = w.block.0.split_at(1);
-    let per_channel = w.block.is_tensor()
-        || (row[0] == Block::Fixed(1) && rest.iter().all(|b| *b == Block::All));
+    let per_channel =
+        w.block.is_tensor() || (row[0] == Block::Fixed(1) && rest.iter().all(|b| *b == Block::All));
     let ints = x.storage.is_int() && w.storage.is_int();
     ints && x.block.is_tensor() && per_channel
 }
@@ -91,7 +91,12 @@ fn exact(x: &TensorType, w: &TensorType) -> bool {
 /// # Errors
 /// When a result has a scheme that needs more than its own element.
 pub fn build_conv(m: &Module, f: &Func, op: &Op) -> Result<Launched> {
-    let OpKind::Conv { window, groups, expr } = &op.kind else {
+    let OpKind::Conv {
+        window,
+        groups,
+        expr,
+    } = &op.kind
+    else {
         return Err(internal(format!("`{}` is no convolution", op.kind.name())));
     };
     for r in &op.results {

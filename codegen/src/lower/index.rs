@@ -121,7 +121,11 @@ pub fn load_code(k: &mut KernelBuilder, src: Source, d: DType, at: Value) -> Val
         Source::Pointer(p) if !d.is_int() => {
             let q = k.ptr_add(p, at);
             let v = k.load(q);
-            if d == DType::F32 { v } else { k.cvt(v, DType::F32) }
+            if d == DType::F32 {
+                v
+            } else {
+                k.cvt(v, DType::F32)
+            }
         }
         Source::Number(n) => k.f32(n as f32),
         _ => {
@@ -140,7 +144,11 @@ pub fn load_int_code(k: &mut KernelBuilder, src: Source, d: DType, at: Value) ->
     if d.bits() != 4 {
         let q = k.ptr_add(p, at);
         let v = k.load(q);
-        return if d == DType::I32 { v } else { k.cvt(v, DType::I32) };
+        return if d == DType::I32 {
+            v
+        } else {
+            k.cvt(v, DType::I32)
+        };
     }
     let byte_at = k.shr_imm(at, 1);
     let q = k.ptr_add(p, byte_at);

@@ -47,7 +47,11 @@ pub fn lower(m: &Module, target: &Target) -> std::result::Result<Section, Vec<Di
             Ok(Served::Nothing) => {}
             Ok(Served::Kernels(launches)) => s.step(&f, op, vec![(Vec::new(), launches)]),
             Ok(Served::Choices(all)) => {
-                s.step(&f, op, all.into_iter().map(|c| (c.when, c.launches)).collect());
+                s.step(
+                    &f,
+                    op,
+                    all.into_iter().map(|c| (c.when, c.launches)).collect(),
+                );
             }
         }
     }
@@ -89,9 +93,9 @@ fn with_outputs(f: &Func) -> (Func, Vec<String>) {
     for at in 0..f.results.len() {
         let v = f.results[at].1;
         let r = root(&f, v);
-        let written = f.def_op(r).is_some_and(|o| {
-            !matches!(o.kind, OpKind::Const { .. } | OpKind::Splat { .. })
-        });
+        let written = f
+            .def_op(r)
+            .is_some_and(|o| !matches!(o.kind, OpKind::Const { .. } | OpKind::Splat { .. }));
         let name = part_name(&f, v, Part::Codes);
         if written && !names.contains(&name) {
             names.push(name);
@@ -165,7 +169,8 @@ fn arena(m: &Module, f: &Func, steps: &[Step], outputs: &[String]) -> Result<Lay
     for r in values.filter(|r| root(f, **r) == **r) {
         for part in [Part::Codes, Part::Scale, Part::Zero] {
             let name = part_name(f, *r, part);
-            let own = matches!(place(m, f, *r, part)?, Some(Place::Memory(Arg::Value(n))) if n == name);
+            let own =
+                matches!(place(m, f, *r, part)?, Some(Place::Memory(Arg::Value(n))) if n == name);
             if own && !outputs.contains(&name) {
                 sizes.insert(name, bytes(f, *r, part));
             }

@@ -44,7 +44,11 @@ pub struct Chunk {
 impl Feed {
     /// The operand as `to` elements.
     pub fn new(t: Tensor, kind: Kind, to: DType) -> Feed {
-        let k = t.ty.shape.last().cloned().unwrap_or_else(|| DimExpr::from(1));
+        let k =
+            t.ty.shape
+                .last()
+                .cloned()
+                .unwrap_or_else(|| DimExpr::from(1));
         Feed { t, kind, to, k }
     }
 
@@ -56,14 +60,14 @@ impl Feed {
     /// Whether each row begins at a multiple of `bytes`, and is one long.
     fn aligned(&self, bytes: i64) -> bool {
         let bits = i64::from(self.t.ty.elem.storage().bits());
-        self.k.as_const().is_some_and(|k| (k * bits) % (8 * bytes) == 0)
+        self.k
+            .as_const()
+            .is_some_and(|k| (k * bits) % (8 * bytes) == 0)
     }
 
     /// Whether chunks are copied without passing through registers.
     pub fn is_async(&self) -> bool {
-        self.kind == Kind::Direct
-            && self.aligned(16)
-            && matches!(self.t.codes, Source::Pointer(_))
+        self.kind == Kind::Direct && self.aligned(16) && matches!(self.t.codes, Source::Pointer(_))
     }
 
     fn element(&self, fr: &mut Frame, c: &Chunk) -> Value {

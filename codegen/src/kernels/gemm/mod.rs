@@ -127,7 +127,11 @@ pub fn build(m: &Module, f: &Func, op: &Op, how: &Meeting) -> Result<Vec<Candida
     let rows = DimExpr::product(&x.shape[..x.shape.len() - 1]);
     let (mut from, mut out) = (0, Vec::new());
     for t in &GEMM_TILES {
-        let to = if t.most_rows == 0 { u64::MAX } else { t.most_rows };
+        let to = if t.most_rows == 0 {
+            u64::MAX
+        } else {
+            t.most_rows
+        };
         let guard = Guard {
             expr: rows.to_string(),
             min: from,

@@ -328,7 +328,11 @@ impl Tile<'_> {
         let staging = fr.k.ptr_cast(self.ring, d);
         let columns = self.t.columns / self.accs;
         let stride = columns + PAD;
-        let sums = if int { self.without_zero_points(fr, sums) } else { sums };
+        let sums = if int {
+            self.without_zero_points(fr, sums)
+        } else {
+            sums
+        };
         self.stage(&mut fr.k, staging, stride, &sums);
         fr.k.barrier();
         let epilogue = Epilogue {
@@ -412,7 +416,8 @@ impl Tile<'_> {
             let mut v = sums[at];
             let r = fr.k.add_imm(row, i64::from(16 * i + 8 * (register / 2)));
             let r = fr.k.add(self.row, r);
-            let c = fr.k.add_imm(column, i64::from(8 * (j % per_acc) + register % 2));
+            let c =
+                fr.k.add_imm(column, i64::from(8 * (j % per_acc) + register % 2));
             let c = fr.k.add(self.column, c);
             let zx = (column_sums > 0).then(|| zero_of(fr, &self.x, r, self.rows));
             let zw = (row_sums > 0).then(|| {
@@ -448,7 +453,13 @@ impl Tile<'_> {
 fn zero_of(fr: &mut Frame, feed: &Feed, row: Value, rows: Value) -> Value {
     let (none, exists) = (fr.k.u32(0), fr.k.lt(row, rows));
     let row = fr.k.select(exists, row, none);
-    let d = feed.t.ty.elem.quant().and_then(|q| q.zero).unwrap_or(DType::I32);
+    let d = feed
+        .t
+        .ty
+        .elem
+        .quant()
+        .and_then(|q| q.zero)
+        .unwrap_or(DType::I32);
     let at = super::epilogue::row_block(fr, &feed.t, row);
     match feed.t.zero {
         Some(z) => crate::lower::index::load_int_code(&mut fr.k, z, d, at),
