@@ -114,8 +114,12 @@ pub(super) fn range(s: &mut Scope, n: &Node) -> Result<Vec<Val>> {
         .as_const()
         .filter(|&d| d > 0)
         .ok_or_else(|| dynamic("the step of the range is not a positive number"))?;
-    let span = &(limit - start) + &DimExpr::from(step - 1);
-    let count = s.dims.max(&span.floor_div(delta), &DimExpr::from(0));
+    let span = limit - start;
+    let count = span.exact_div(delta).unwrap_or_else(|| {
+        let up = &span + &DimExpr::from(step - 1);
+        up.floor_div(delta)
+    });
+    let count = s.dims.max(&count, &DimExpr::from(0));
     let shape = vec![count];
     let iota = TensorType::new(dtype, shape);
     let mut v = s.b.op(OpKind::Iota { axis: 0 }, &[], iota);

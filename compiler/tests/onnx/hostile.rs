@@ -1,6 +1,5 @@
 //! Hostile ONNX files: each is refused with its own error, and nothing outside of the model's
-//! folder is opened. The files are written here byte by byte, with a protobuf writer that shares
-//! nothing with the reader under test.
+//! folder is opened.
 
 use std::fs;
 use std::path::Path;
@@ -9,49 +8,7 @@ use std::sync::Arc;
 use qcc::onnx::{Model, SharedBytes};
 use tempfile::TempDir;
 
-/// A protobuf message under construction.
-#[derive(Clone, Default)]
-struct Msg(Vec<u8>);
-
-impl Msg {
-    fn varint(mut self, mut value: u64) -> Self {
-        while value >= 0x80 {
-            self.0.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
-        self
-    }
-
-    fn int(self, field: u64, value: i64) -> Self {
-        self.varint(field << 3).varint(value as u64)
-    }
-
-    fn bytes(self, field: u64, value: &[u8]) -> Self {
-        let mut out = self.varint(field << 3 | 2).varint(value.len() as u64);
-        out.0.extend_from_slice(value);
-        out
-    }
-
-    fn text(self, field: u64, value: &str) -> Self {
-        self.bytes(field, value.as_bytes())
-    }
-
-    fn msg(self, field: u64, value: &Msg) -> Self {
-        self.bytes(field, &value.0)
-    }
-}
-
-fn model(graph: &Msg) -> Vec<u8> {
-    let opset = Msg::default().int(2, 17);
-    Msg::default().int(1, 8).msg(8, &opset).msg(7, graph).0
-}
-
-/// A FLOAT tensor called `w` without data.
-fn tensor(dims: &[i64]) -> Msg {
-    let head = Msg::default().int(2, 1).text(8, "w");
-    dims.iter().fold(head, |t, &d| t.int(1, d))
-}
+use crate::writer::{Msg, model, tensor};
 
 fn external(dims: &[i64], entries: &[(&str, &str)]) -> Msg {
     entries.iter().fold(tensor(dims).int(14, 1), |t, (k, v)| {
