@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 pub mod arena;
+pub mod cost;
 pub mod kernels;
 pub mod legalize;
 pub mod lower;

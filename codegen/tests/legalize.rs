@@ -278,11 +278,11 @@ fn error_in_ulp(func: Math, inputs: &[f32]) -> (f64, f32) {
     // The evaluator's own result is the function in f64, rounded once.
     let expected = decode(
         DType::F32,
-        &execute(&kernel, &[bytes.clone()], bytes.len(), blocks),
+        &execute(&kernel, std::slice::from_ref(&bytes), bytes.len(), blocks),
     );
     let found = decode(
         DType::F32,
-        &execute(&legal, &[bytes.clone()], bytes.len(), blocks),
+        &execute(&legal, std::slice::from_ref(&bytes), bytes.len(), blocks),
     );
     let mut worst = (0.0, 0.0);
     for ((&x, e), f) in inputs.iter().zip(expected).zip(found) {

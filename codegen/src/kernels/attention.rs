@@ -14,7 +14,7 @@
 
 use super::map::element;
 use super::reduce::{exp_of_difference, finite_top, share};
-use super::{check_store, unsupported};
+use super::unsupported;
 use crate::lower::frame::{Frame, Launched, Tensor};
 use crate::lower::index::{Position, load_operand};
 use crate::target::Target;
@@ -106,9 +106,6 @@ pub fn build(
     attrs: &AttentionAttrs,
     target: &Target,
 ) -> Result<Launched> {
-    for r in &op.results {
-        check_store(f.ty(*r))?;
-    }
     let [q, k, v] = [0, 1, 2].map(|i| f.ty(op.operands[i]));
     let shape = Shape::of(q, v, attrs, target)?;
     let bytes = shape.bytes().unwrap_or(u32::MAX);

@@ -1,15 +1,13 @@
-//! Matrix products in ordinary arithmetic: batched `a[…, m, k] · b[…, k, n]` of any plain format,
-//! and linear layers that the tensor cores do not take (f32, mixed formats).
+//! Matrix products in f32 arithmetic: batched `a[…, m, k] · b[…, k, n]` of any float format, and
+//! linear layers that the tensor cores do not take (f32, mixed formats).
 //!
 //! A block computes 64 × 64 elements, a thread 4 × 4 of them; slices of 16 of K pass through
-//! shared memory in the compute type, f32 or i64. Sums run in the order of K.
+//! shared memory. Sums run in the order of K.
 
 use super::gemm::{Epilogue, Scales};
-use super::{check_store, unsupported};
-use crate::lower::frame::{Frame, Launched, Tensor};
+use crate::lower::frame::{Frame, Launched, Tensor, internal};
 use crate::lower::index::{Position, coordinates, load_operand};
 use qcc_ir::diag::Result;
-use qcc_ir::expr::Compute;
 use qcc_ir::graph::{Func, Module, Op, OpKind};
 use qcc_ir::kernel::{Launch, Special, Value};
 use qcc_ir::{DType, DimExpr};
@@ -33,7 +31,6 @@ struct Product {
     accs: u32,
     /// Whether the right operand is `[n, k]`, as a linear layer's weight.
     transposed: bool,
-    compute: DType,
 }
 
 impl Product {
@@ -48,15 +45,9 @@ impl Product {
                 k: b.shape[1].clone(),
                 accs: u32::from(*accs),
                 transposed: true,
-                compute: DType::F32,
             }),
             OpKind::MatMul => {
                 let r = out.rank();
-                let compute = match Compute::of(out.elem.storage()) {
-                    Compute::F32 => DType::F32,
-                    Compute::I64 => DType::I64,
-                    Compute::Bool => return Err(unsupported("a product of truth values")),
-                };
                 Ok(Product {
                     batch: out.shape[..r - 2].to_vec(),
                     lead: vec![out.shape[r - 2].clone()],
@@ -64,10 +55,9 @@ impl Product {
                     k: a.shape[a.rank() - 1].clone(),
                     accs: 1,
                     transposed: false,
-                    compute,
                 })
             }
-            other => Err(unsupported(format!("`{}` is no product", other.name()))),
+            other => Err(internal(format!("`{}` is no product", other.name()))),
         }
     }
 }
@@ -77,9 +67,6 @@ impl Product {
 /// # Errors
 /// When the op is no product, or a result's scheme cannot be stored.
 pub fn build(m: &Module, f: &Func, op: &Op) -> Result<Launched> {
-    for r in &op.results {
-        check_store(f.ty(*r))?;
-    }
     let product = Product::of(f, op)?;
     let mut fr = Frame::open(
         m,
@@ -90,12 +77,8 @@ pub fn build(m: &Module, f: &Func, op: &Op) -> Result<Launched> {
     )?;
     let size = TILE * STRIDE;
     let planes = (1 + product.accs) * DEPTH * STRIDE;
-    let shared = fr.k.shared(
-        "tiles",
-        product.compute,
-        planes.max(size * product.accs),
-        16,
-    );
+    let shared =
+        fr.k.shared("tiles", DType::F32, planes.max(size * product.accs), 16);
     let (bx, by) = (fr.k.special(Special::CtaidX), fr.k.special(Special::CtaidY));
     let z = fr.k.special(Special::CtaidZ);
     let block = Block {
@@ -135,15 +118,8 @@ struct Block<'a> {
 }
 
 impl Block<'_> {
-    fn zero(&self, fr: &mut Frame) -> Value {
-        match self.p.compute {
-            DType::I64 => fr.k.i64(0),
-            _ => fr.k.f32(0.0),
-        }
-    }
-
     fn sums(&self, fr: &mut Frame) -> Vec<Value> {
-        let zero = self.zero(fr);
+        let zero = fr.k.f32(0.0);
         let count = (SIDE * SIDE * self.p.accs) as usize;
         let (lo, step) = (fr.k.u32(0), fr.k.u32(DEPTH));
         fr.carry(
@@ -208,7 +184,7 @@ impl Block<'_> {
     ) {
         let deep = fr.k.lt(at, self.depth);
         let inside = fr.k.and(exists, deep);
-        let zero = self.zero(fr);
+        let zero = fr.k.f32(0.0);
         let v = fr.choose(inside, &[zero], |fr| vec![load(fr, at)])[0];
         let to = fr.k.mul_imm(k, i64::from(STRIDE));
         let to = fr.k.add(to, across);

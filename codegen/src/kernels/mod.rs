@@ -18,7 +18,7 @@ use crate::lower::frame::{Launched, internal};
 use crate::target::Target;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::expr::{Expr, Node};
-use qcc_ir::graph::{Func, Module, Op, OpKind};
+use qcc_ir::graph::{Func, Module, Op, OpKind, ScaleType, TensorType};
 use qcc_ir::plan::Guard;
 
 /// What serves an op at run time.
@@ -41,11 +41,52 @@ pub struct Candidate {
     pub launches: Vec<Launched>,
 }
 
+/// Whether a kernel of the target serves an op on values of these types.
+///
+/// [`build`] asks this first, and the cost model too, so they refuse alike.
+///
+/// # Errors
+/// The constraint that fails.
+pub fn supports(
+    kind: &OpKind,
+    operands: &[&TensorType],
+    results: &[&TensorType],
+    target: &Target,
+) -> Result<()> {
+    let all = |check: fn(&TensorType) -> Result<()>| results.iter().try_for_each(|t| check(t));
+    for t in operands.iter().chain(results) {
+        two_levels(t)?;
+    }
+    match kind {
+        OpKind::Quantize | OpKind::LayerNorm { .. } | OpKind::RmsNorm { .. } => {
+            all(rows::row_scheme)
+        }
+        OpKind::Attention { attrs, .. } => {
+            attention::Shape::of(operands[0], operands[2], attrs, target)?;
+            all(check_store)
+        }
+        OpKind::Rotary(a) => rotary::head(operands[0], a).map(|_| ()),
+        OpKind::MatMul if !results[0].elem.storage().is_float() => {
+            Err(unsupported("matrix products are for floats"))
+        }
+        OpKind::Pool { .. } if !operands[0].elem.storage().is_float() => {
+            Err(unsupported("pooling is for floats"))
+        }
+        _ => match kind.expr() {
+            Some(_) => all(check_store),
+            None => Ok(()),
+        },
+    }
+}
+
 /// The kernels that compute `op` on a target.
 ///
 /// # Errors
 /// When no kernel serves it; the message is the constraint that failed.
 pub fn build(m: &Module, f: &Func, op: &Op, target: &Target) -> Result<Served> {
+    let operands: Vec<&TensorType> = op.operands.iter().map(|v| f.ty(*v)).collect();
+    let results: Vec<&TensorType> = op.results.iter().map(|v| f.ty(*v)).collect();
+    supports(&op.kind, &operands, &results, target)?;
     let one = |l: Result<Launched>| l.map(|l| Served::Kernels(vec![l]));
     match &op.kind {
         OpKind::Const { .. } | OpKind::Splat { .. } | OpKind::Reshape => Ok(Served::Nothing),
@@ -118,13 +159,23 @@ fn static_quantize(op: &Op) -> Expr {
     e
 }
 
+/// Refuses scales that are quantized themselves.
+fn two_levels(t: &TensorType) -> Result<()> {
+    match t.elem.quant().map(|q| &q.scale) {
+        Some(ScaleType::TwoLevel(..)) => Err(unsupported(format!(
+            "no kernel reads the two-level scales of {t}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// A constraint that an op breaks.
 pub fn unsupported(message: impl Into<String>) -> Diagnostic {
     Diagnostic::error(610, Class::Unsupported, message)
 }
 
 /// Refuses results that a kernel without whole rows cannot store.
-pub fn check_store(t: &qcc_ir::graph::TensorType) -> Result<()> {
+pub fn check_store(t: &TensorType) -> Result<()> {
     match t.elem.quant() {
         Some(q) if q.dynamic => Err(unsupported(format!(
             "{t} has scales of the data: only a kernel that holds whole rows computes them"

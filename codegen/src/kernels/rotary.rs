@@ -7,12 +7,13 @@
 //! The partner of an element is `i ± d/2`, or its neighbour where pairs are interleaved.
 
 use super::map::{THREADS, walk};
-use crate::lower::frame::{Frame, Launched, internal};
+use super::unsupported;
+use crate::lower::frame::{Frame, Launched};
 use crate::lower::index::{Position, load_operand};
 use crate::lower::store::store_result;
 use qcc_ir::DimExpr;
 use qcc_ir::diag::Result;
-use qcc_ir::graph::{Func, Module, Op, RotaryAttrs};
+use qcc_ir::graph::{Func, Module, Op, RotaryAttrs, TensorType};
 use qcc_ir::kernel::{Launch, Value};
 
 /// Builds the kernel of a rotary embedding.
@@ -21,11 +22,7 @@ use qcc_ir::kernel::{Launch, Value};
 /// When the size of a head is not known.
 pub fn build(m: &Module, f: &Func, op: &Op, a: &RotaryAttrs) -> Result<Launched> {
     let shape = f.ty(op.results[0]).shape.clone();
-    let heads = i64::try_from(a.heads).unwrap_or(i64::MAX);
-    let head = match shape.last().and_then(DimExpr::as_const) {
-        Some(c) if heads > 0 && c % (2 * heads) == 0 => c / heads,
-        _ => return Err(internal("the size of a rotary head is not known")),
-    };
+    let head = head(f.ty(op.results[0]), a)?;
     let mut fr = Frame::open(m, f, op, Launch::threads(THREADS), &[])?;
     let result = fr.results[0].clone();
     let interleaved = a.interleaved;
@@ -34,6 +31,18 @@ pub fn build(m: &Module, f: &Func, op: &Op, a: &RotaryAttrs) -> Result<Launched>
         store_result(fr, &result, p, v, None);
     });
     fr.close(grid, 0)
+}
+
+/// Columns of a head.
+///
+/// # Errors
+/// When they are not known.
+pub fn head(x: &TensorType, a: &RotaryAttrs) -> Result<i64> {
+    let heads = i64::try_from(a.heads).unwrap_or(i64::MAX);
+    match x.shape.last().and_then(DimExpr::as_const) {
+        Some(c) if heads > 0 && c % heads == 0 && c / heads % 2 == 0 => Ok(c / heads),
+        _ => Err(unsupported("the size of a rotary head is not known")),
+    }
 }
 
 fn rotated(fr: &mut Frame, p: &Position, head: i64, interleaved: bool) -> Value {

@@ -13,6 +13,7 @@
 
 use super::map::element;
 use super::reduce::{exp_of_difference, finite_top, share};
+use super::unsupported;
 use crate::lower::frame::{Frame, Launched, Source, Tensor, internal};
 use crate::lower::index::{Position, block_offset, coordinates, load_operand};
 use crate::lower::store::store_result;
@@ -134,9 +135,6 @@ impl Row {
 /// When the op is none of these, or a result's scheme needs more than whole rows.
 pub fn build(m: &Module, f: &Func, op: &Op) -> Result<Launched> {
     let shape = f.ty(op.results[0]).shape.clone();
-    for r in &op.results {
-        row_scheme(f.ty(*r))?;
-    }
     let mut fr = Frame::open(m, f, op, Launch::threads(THREADS), &[])?;
     let row = Row::open(&mut fr, &shape);
     let x = fr.operands[0].clone();
@@ -313,12 +311,12 @@ fn code_max(q: &QuantType) -> f32 {
 }
 
 /// Refuses schemes that a row kernel cannot store.
-fn row_scheme(t: &TensorType) -> Result<()> {
+pub(super) fn row_scheme(t: &TensorType) -> Result<()> {
     match t.elem.quant() {
-        Some(q) if q.dynamic && (!q.block.is_row() || q.zero.is_some()) => Err(internal(format!(
-            "dynamic scales of {t} are not one symmetric scale per row"
-        ))),
-        Some(q) if q.storage.bits() < 8 => Err(internal(format!(
+        Some(q) if q.dynamic && (!q.block.is_row() || q.zero.is_some()) => Err(unsupported(
+            format!("dynamic scales of {t} are not one symmetric scale per row"),
+        )),
+        Some(q) if q.storage.bits() < 8 => Err(unsupported(format!(
             "{t} packs two codes in a byte, which two threads would write"
         ))),
         _ => Ok(()),

@@ -21,6 +21,9 @@ use qcc_ir::graph::{Func, Module, Op, OpKind, PoolFn, TensorType, Window};
 use qcc_ir::kernel::{KernelBuilder, Launch, Value};
 use qcc_ir::{DType, DimExpr};
 
+/// What is done with a tap: input coordinates, tap coordinates, carried values.
+type TapBody<'b> = dyn FnMut(&mut Frame, &[Value], &[Value], &[Value]) -> Vec<Value> + 'b;
+
 /// Where the taps of one output element lie.
 struct Taps<'a> {
     window: &'a Window,
@@ -33,12 +36,7 @@ struct Taps<'a> {
 impl Taps<'_> {
     /// Runs `body(frame, input coordinates, tap coordinates, carried)` on every tap that is not
     /// padding.
-    fn each(
-        &self,
-        fr: &mut Frame,
-        init: &[Value],
-        body: &mut dyn FnMut(&mut Frame, &[Value], &[Value], &[Value]) -> Vec<Value>,
-    ) -> Vec<Value> {
+    fn each(&self, fr: &mut Frame, init: &[Value], body: &mut TapBody<'_>) -> Vec<Value> {
         self.dimension(fr, &mut Vec::new(), &mut Vec::new(), init, body)
     }
 
@@ -48,7 +46,7 @@ impl Taps<'_> {
         at: &mut Vec<Value>,
         taps: &mut Vec<Value>,
         init: &[Value],
-        body: &mut dyn FnMut(&mut Frame, &[Value], &[Value], &[Value]) -> Vec<Value>,
+        body: &mut TapBody<'_>,
     ) -> Vec<Value> {
         let d = taps.len();
         if d == self.extents.len() {
@@ -99,9 +97,6 @@ pub fn build_conv(m: &Module, f: &Func, op: &Op) -> Result<Launched> {
     else {
         return Err(internal(format!("`{}` is no convolution", op.kind.name())));
     };
-    for r in &op.results {
-        super::check_store(f.ty(*r))?;
-    }
     let shape = f.ty(op.results[0]).shape.clone();
     let (xt, wt) = (f.ty(op.operands[0]), f.ty(op.operands[1]));
     let exact = exact(xt, wt);
@@ -237,9 +232,6 @@ pub fn build_pool(m: &Module, f: &Func, op: &Op) -> Result<Launched> {
         return Err(internal(format!("`{}` is no pooling", op.kind.name())));
     };
     let xt = f.ty(op.operands[0]);
-    if !xt.elem.storage().is_float() {
-        return Err(super::unsupported("pooling is for floats"));
-    }
     let shape = f.ty(op.results[0]).shape.clone();
     let extents = xt.shape[2..].to_vec();
     let mut fr = Frame::open(m, f, op, Launch::threads(THREADS), &[])?;

@@ -40,6 +40,8 @@ fn scalar_row(from: DType, to: DType, round: Round, sat: Sat) -> Option<Row> {
     let (f, t) = (name(from), name(to));
     match (fk, tk) {
         (Kind::Float, Kind::Float) => match (from, to) {
+            // FP8 is converted in pairs only.
+            _ if is_fp8(from) || is_fp8(to) => None,
             // Saturation of floats means the largest finite value, which PTX has for FP8 only.
             _ if sat == Sat::Sat && to.bits() < from.bits() => None,
             (F32, BF16) if matches!(round, Round::Rn | Round::Rz) => {

@@ -51,7 +51,7 @@ pub struct Epilogue<'a> {
 /// The offset of the scale (or zero point) of a row of an operand.
 pub(super) fn row_block(fr: &mut Frame, t: &Tensor, row: Value) -> Value {
     let lead = &t.ty.shape[..t.ty.shape.len() - 1];
-    let mut at = coordinates(fr, &lead.to_vec(), row);
+    let mut at = coordinates(fr, lead, row);
     at.push(fr.k.u32(0));
     let shape = t.ty.shape.clone();
     block_offset(fr, t, &Position { shape, at })

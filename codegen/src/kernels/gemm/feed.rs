@@ -10,7 +10,7 @@ use qcc_ir::{DType, DimExpr};
 
 /// What is put into shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// The stored elements; zero points are dealt with after the sum.
     Direct,
     /// Codes minus zero points, in the fragment's format; scales are applied after the sum.
@@ -20,30 +20,30 @@ pub enum Kind {
 }
 
 /// One operand of the product.
-pub struct Feed {
+pub(super) struct Feed {
     /// The operand.
-    pub t: Tensor,
+    pub(super) t: Tensor,
     /// What is put into shared memory.
-    pub kind: Kind,
+    pub(super) kind: Kind,
     /// Format there.
-    pub to: DType,
+    pub(super) to: DType,
     /// Elements of a row.
     k: DimExpr,
 }
 
 /// A chunk: row of the operand, first element of K, and whether both exist.
-pub struct Chunk {
+pub(super) struct Chunk {
     /// Row, 0 where it does not exist.
-    pub row: Value,
+    pub(super) row: Value,
     /// First element.
-    pub at: Value,
+    pub(super) at: Value,
     /// Whether the row and at least the first element exist.
-    pub inside: Value,
+    pub(super) inside: Value,
 }
 
 impl Feed {
     /// The operand as `to` elements.
-    pub fn new(t: Tensor, kind: Kind, to: DType) -> Feed {
+    pub(super) fn new(t: Tensor, kind: Kind, to: DType) -> Feed {
         let k =
             t.ty.shape
                 .last()
@@ -53,7 +53,7 @@ impl Feed {
     }
 
     /// Elements of a chunk.
-    pub fn lanes(&self) -> u32 {
+    pub(super) fn lanes(&self) -> u32 {
         128 / self.to.bits()
     }
 
@@ -66,7 +66,7 @@ impl Feed {
     }
 
     /// Whether chunks are copied without passing through registers.
-    pub fn is_async(&self) -> bool {
+    pub(super) fn is_async(&self) -> bool {
         self.kind == Kind::Direct && self.aligned(16) && matches!(self.t.codes, Source::Pointer(_))
     }
 
@@ -78,7 +78,7 @@ impl Feed {
     }
 
     /// Brings a chunk to `dst`, 16 bytes of shared memory.
-    pub fn fetch(&self, fr: &mut Frame, c: &Chunk, dst: Value) {
+    pub(super) fn fetch(&self, fr: &mut Frame, c: &Chunk, dst: Value) {
         if self.is_async()
             && let Source::Pointer(p) = self.t.codes
         {

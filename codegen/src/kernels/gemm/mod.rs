@@ -25,7 +25,7 @@ mod tile;
 
 pub use epilogue::{Epilogue, Scales};
 
-use super::{Candidate, check_store, unsupported};
+use super::{Candidate, unsupported};
 use crate::lower::frame::Frame;
 use crate::target::GEMM_TILES;
 use feed::{Feed, Kind};
@@ -48,6 +48,11 @@ pub struct Meeting {
 }
 
 impl Meeting {
+    /// The format in which products are computed.
+    pub fn format(&self) -> DType {
+        self.kinds.0
+    }
+
     fn shape(&self) -> MmaShape {
         match self.kinds.2 {
             DType::I32 => MmaShape::M16n8k32,
@@ -120,9 +125,6 @@ pub fn build(m: &Module, f: &Func, op: &Op, how: &Meeting) -> Result<Vec<Candida
     let OpKind::Linear { accs, .. } = &op.kind else {
         return Err(unsupported(format!("`{}` is not linear", op.kind.name())));
     };
-    for r in &op.results {
-        check_store(f.ty(*r))?;
-    }
     let x = f.ty(op.operands[0]);
     let rows = DimExpr::product(&x.shape[..x.shape.len() - 1]);
     let (mut from, mut out) = (0, Vec::new());
