@@ -5,5 +5,6 @@
 //! check. [`ptxas`] provisions the assembler.
 
 pub mod filetest;
+pub mod on_sim;
 pub mod ptxas;
 pub mod random;

@@ -1,8 +1,10 @@
-//! The W4A16 main loop computes what its definition says, by the kernel evaluator.
+//! The W4A16 main loop computes what its definition says, by the kernel evaluator and as PTX in the
+//! simulator (which finds no race in its ring).
 
 use qcc_codegen::kernels::hard::w4a16::W4A16;
 use qcc_ir::DType;
-use qcc_ir::kernel::eval::{Arg, decode, encode, run};
+use qcc_ir::kernel::eval::{decode, encode};
+use qcc_tests::on_sim::{Input, OnSim, Shape, evaluate};
 
 /// Numbers that look random and are exact in f16.
 fn noise(n: usize, seed: u32) -> Vec<f64> {
@@ -62,19 +64,36 @@ impl Problem {
         let weights = self.packed(&codes);
         let scale_bytes = encode(DType::F16, &self.packed_scales(&scales));
         let x_bytes = encode(DType::F16, &x);
-        let mut parts = vec![0u8; self.slices * self.tokens * self.rows * 4];
-        let mut args = [
-            Arg::Read(&weights),
-            Arg::Read(&scale_bytes),
-            Arg::Read(&x_bytes),
-            Arg::Write(&mut parts),
-            Arg::Scalar(self.tokens as u64),
-            Arg::Scalar(self.rows as u64),
-            Arg::Scalar(self.depth as u64),
+        let inputs = [
+            Input::Memory(weights),
+            Input::Memory(scale_bytes),
+            Input::Memory(x_bytes),
+            Input::Memory(vec![0; self.slices * self.tokens * self.rows * 4]),
+            Input::Scalar(self.tokens as u64),
+            Input::Scalar(self.rows as u64),
+            Input::Scalar(self.depth as u64),
         ];
-        let grid = [self.rows as u32 / 128, self.slices as u32, 1];
-        run(&kernel, grid, self.config.shared_bytes(), &mut args).expect("runs");
-        let parts = decode(DType::F32, &parts);
+        let shape = Shape {
+            grid: [self.rows as u32 / 128, self.slices as u32, 1],
+            shared: self.config.shared_bytes(),
+        };
+        let memory = evaluate(&kernel, shape, &inputs).expect("runs");
+        let parts = decode(DType::F32, &memory[3]);
+        self.compare(&codes, &scales, &x, &parts);
+        for schedule_seed in [0, 1, 3] {
+            let options = ptxsim::Options {
+                schedule_seed,
+                ..ptxsim::Options::default()
+            };
+            let mut sim = OnSim::new(&kernel, 80).expect("text that the simulator reads");
+            let (memory, _) = sim.run(shape, &inputs, options).expect("no fault");
+            self.compare(&codes, &scales, &x, &decode(DType::F32, &memory[3]));
+        }
+    }
+
+    /// The sums of all slices against the definition in f64.
+    fn compare(&self, codes: &[u8], scales: &[f64], x: &[f64], parts: &[f64]) {
+        let groups = self.depth / 128;
         for token in 0..self.tokens {
             for row in 0..self.rows {
                 let term = |k: usize| {
