@@ -3,16 +3,16 @@
 //! Which operations those are, the emitter's tables say: each statement is tried alone. One that
 //! has no instruction, or one of a newer architecture, is replaced by others until all are legal.
 //! The replacements are exact: they give the same bits as the codecs of [`qcc_ir::format`] (a NaN
-//! stays a NaN), only the special functions of [`math`] state an error.
+//! stays a NaN), only the special functions of `math` state an error.
 //!
 //! | missing | replaced by |
 //! |---|---|
-//! | conversions from and to FP8 ([`fp8`]) | f16 and integer operations, or the packed instruction |
-//! | conversions from and to bf16 and saturating ones ([`narrow`]) | shifts, f32 rounded to odd, clamps |
-//! | conversions from and to 4 bits ([`nibble`]) | shifts of words |
-//! | arithmetic of 16-bit floats ([`wide`]) | the same in f32, rounded once more (innocuous: 24 ≥ 2·11 + 2 bits) |
-//! | vectors ([`lanes`]) | lanes one by one |
-//! | exact special functions ([`math`]) | polynomials |
+//! | conversions from and to FP8 (`fp8`) | f16 and integer operations, or the packed instruction |
+//! | conversions from and to bf16 and saturating ones (`narrow`) | shifts, f32 rounded to odd, clamps |
+//! | conversions from and to 4 bits (`nibble`) | shifts of words |
+//! | arithmetic of 16-bit floats (`wide`) | the same in f32, rounded once more (innocuous: 24 ≥ 2·11 + 2 bits) |
+//! | vectors (`lanes`) | lanes one by one |
+//! | exact special functions (`math`) | polynomials |
 
 mod fp8;
 mod lanes;

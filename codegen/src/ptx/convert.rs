@@ -30,6 +30,10 @@ fn is_fp8(d: DType) -> bool {
 /// Scalar conversion between types that have arithmetic.
 fn scalar_row(from: DType, to: DType, round: Round, sat: Sat) -> Option<Row> {
     use DType::*;
+    // 8-bit floats come in pairs only, 4-bit integers not at all.
+    if is_fp8(from) || is_fp8(to) || from.bits() < 8 || to.bits() < 8 {
+        return None;
+    }
     let sat_word = if sat == Sat::Sat { ".sat" } else { "" };
     let (fk, tk) = (from.kind(), to.kind());
     let name = |d: DType| match d.kind() {

@@ -21,5 +21,23 @@ mod sync;
 mod tensor;
 
 pub use arch::{Arch, PtxVersion};
+use qcc_ir::diag::Diagnostic;
+use qcc_ir::kernel::Kernel;
+
+use crate::legalize::legalize;
+
 pub use module::{EntryInfo, ParamInfo, PtxModule, emit};
 pub(crate) use probe::Probe;
+
+/// Legalizes kernels for an architecture and prints them as one module, whose `.target` is the
+/// architecture's generation (`sm_90`) unless a kernel needs its specific instructions (`sm_90a`).
+///
+/// # Errors
+/// As [`legalize`] and [`emit`].
+pub fn compile(kernels: &[Kernel], arch: Arch) -> Result<PtxModule, Diagnostic> {
+    let legal: Result<Vec<Kernel>, Diagnostic> = kernels
+        .iter()
+        .map(|kernel| legalize(kernel, arch))
+        .collect();
+    emit(&legal?, arch.sm)
+}

@@ -29,7 +29,7 @@ word_enum! {
 word_enum! {
     /// Whether a special function may use the hardware's approximation.
     Approx {
-        /// Correctly rounded (to nearest even) where the function is algebraic, else within 1 ulp.
+        /// `sqrt` and `rcp` rounded to nearest even, the others within 2 ulp.
         Exact = "",
         /// The accelerator's approximation; error as the PTX ISA states it.
         Approx = "approx",

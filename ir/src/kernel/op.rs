@@ -83,9 +83,9 @@ op_table! {
         Dp4a = "dp4a",
 
         // --- floats --------------------------------------------------------------------------
-        /// `-a` (the sign bit, NaN included).
+        /// `-a`; the sign of a NaN is not specified.
         FNeg = "fneg",
-        /// `|a|` (the sign bit, NaN included).
+        /// `|a|`; the sign of a NaN is not specified.
         FAbs = "fabs",
         /// `a + b`.
         FAdd {
