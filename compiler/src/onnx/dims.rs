@@ -13,6 +13,26 @@ use qcc_ir::graph::Symbol;
 /// Largest size of a dimension about which nothing is known.
 const MAX_SIZE: i64 = 65_536;
 
+/// Occurrences of symbols in one dimension, and in the product of all dimensions of a tensor.
+const COMPLEXITY: (usize, usize) = (64, 4096);
+/// Dimensions of one tensor.
+pub(super) const MAX_RANK: usize = 32;
+
+/// Whether expressions are small enough to be multiplied with each other.
+///
+/// Sums grow exponentially when they are multiplied again and again, so those of a tensor's
+/// dimensions must stay small.
+pub(super) fn are_simple(shape: &[DimExpr]) -> bool {
+    let mut product = 1usize;
+    let fits = shape.iter().all(|dim| {
+        let mut symbols = 0usize;
+        dim.visit_syms(&mut |_| symbols += 1);
+        product = product.saturating_mul(symbols.max(1));
+        symbols <= COMPLEXITY.0 && product <= COMPLEXITY.1
+    });
+    fits && shape.len() <= MAX_RANK
+}
+
 /// A fact about the inputs that must hold for the model to make sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Assumption {
@@ -189,6 +209,11 @@ impl Dims {
             _ => return None,
         };
         Some(Assumption::Equal(self.order[symbol].clone(), value.clone()))
+    }
+
+    /// How many symbols there are.
+    pub(super) fn count(&self) -> usize {
+        self.order.len()
     }
 
     /// The symbols in the order in which the inputs mention them.

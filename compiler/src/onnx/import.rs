@@ -27,6 +27,10 @@ const OPSETS: std::ops::RangeInclusive<i64> = 13..=23;
 const CALL_DEPTH: usize = 16;
 /// Assumptions about one model.
 const ASSUMPTIONS: usize = 64;
+/// Named dimensions of one model.
+const SYMBOLS: usize = 1024;
+/// Ops of one function.
+const OPS: usize = 250_000;
 
 /// What the caller knows about a model.
 #[derive(Clone, Debug, Default)]
@@ -262,6 +266,10 @@ impl<'m> Importer<'m> {
             let ty = self
                 .input_type(info, name)
                 .map_err(|e| e.at(place.clone()))?;
+            if self.scope.dims.count() > SYMBOLS {
+                let message = format!("the model has more than {SYMBOLS} named dimensions");
+                return Err(input(error::LIMIT, message).at(place));
+            }
             let value = self.scope.b.param(name, ty);
             self.define(env, name, Val::Value(value))
                 .map_err(|e| e.at(place))?;
@@ -318,6 +326,7 @@ impl<'m> Importer<'m> {
         self.scope.at(&name);
         let results = self
             .results(proto, env, at, &name)
+            .and_then(|results| self.check_size(results))
             .map_err(|e| as_model_error(e).or_at(node_place(proto)))?;
         for (output, value) in proto.output.iter().zip(results) {
             if !output.is_empty() {
@@ -327,6 +336,18 @@ impl<'m> Importer<'m> {
             }
         }
         Ok(())
+    }
+
+    /// Refuses results that would make the import too slow or too large.
+    fn check_size(&self, results: Vec<Val>) -> Result<Vec<Val>> {
+        if self.scope.b.func().ops.len() > OPS {
+            let message = format!("the model has more than {OPS} operations");
+            return Err(input(error::LIMIT, message));
+        }
+        match results.iter().all(|v| self.scope.is_simple(v)) {
+            true => Ok(results),
+            false => Err(input(error::LIMIT, "the shapes become too complicated")),
+        }
     }
 
     /// The results of a node, at least as many as it has names for.

@@ -1,15 +1,17 @@
 //! The function under construction: values of the model as values of the graph IR.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use qcc_ir::diag::Result;
 use qcc_ir::expr::BinaryFn;
 use qcc_ir::format::{decode_slice, decode_slice_i64};
-use qcc_ir::graph::{Builder, Elem, Loc, Module, OpKind, TensorType, ValueId, Weight, WeightData};
+use qcc_ir::graph::{
+    Builder, Elem, Loc, Module, OpKind, TensorType, ValueId, Weight, WeightData, WeightId,
+};
 use qcc_ir::{DType, DimExpr};
 
-use super::dims::{Assumption, Dims};
+use super::dims::{Assumption, Dims, are_simple};
 use super::external::ExternalFiles;
 use super::node::{Val, dtype_of, dynamic, operand};
 use super::sym::{MAX_ELEMS, SymTensor};
@@ -25,6 +27,7 @@ pub(super) struct Scope<'m> {
     pub(super) assume: Option<Assumption>,
     loc: Loc,
     constants: BTreeMap<String, ValueId>,
+    weights: BTreeSet<String>,
 }
 
 impl<'m> Scope<'m> {
@@ -37,6 +40,7 @@ impl<'m> Scope<'m> {
             assume: None,
             loc: Loc::default(),
             constants: BTreeMap::new(),
+            weights: BTreeSet::new(),
         }
     }
 
@@ -126,7 +130,7 @@ impl<'m> Scope<'m> {
                 self.splat(dtype, dims, value)
             }
             None => {
-                let id = self.module.add_weight(Weight {
+                let id = self.add_weight(Weight {
                     name: match t.name() {
                         "" => "constant".to_string(),
                         name => name.to_string(),
@@ -143,6 +147,27 @@ impl<'m> Scope<'m> {
         Ok(v)
     }
 
+    /// Adds a weight; a name that is taken gets a number appended.
+    fn add_weight(&mut self, mut w: Weight) -> WeightId {
+        let wish = w.name.clone();
+        let mut at = 0u64;
+        while !self.weights.insert(w.name.clone()) {
+            at += 1;
+            w.name = format!("{wish}.{at}");
+        }
+        self.module.weights.push(w);
+        WeightId(self.module.weights.len() as u32 - 1)
+    }
+
+    /// Whether shapes and sizes are simple enough to go on with.
+    pub(super) fn is_simple(&self, v: &Val) -> bool {
+        match v {
+            Val::Const(_) => true,
+            Val::Sym(s) => s.elems.iter().all(|e| are_simple(std::slice::from_ref(e))),
+            Val::Value(v) => are_simple(&self.b.ty(*v).shape),
+        }
+    }
+
     /// Integers as a constant, or as sizes put together.
     fn sizes(&mut self, s: &SymTensor) -> ValueId {
         let dims: Vec<DimExpr> = s.dims.iter().map(|&d| DimExpr::from(d as i64)).collect();
@@ -155,8 +180,8 @@ impl<'m> Scope<'m> {
             }
             if numbers.iter().all(|&n| exact(n)) {
                 let data = numbers.iter().map(|&n| (n as f64).to_bits()).collect();
-                let id = self.module.add_weight(Weight {
-                    name: "sizes".to_string(),
+                let id = self.add_weight(Weight {
+                    name: format!("sizes.{}", self.module.weights.len()),
                     dtype: s.dtype,
                     dims: s.dims.iter().map(|&d| d as u64).collect(),
                     data: WeightData::List(data),
@@ -219,6 +244,23 @@ impl<'m> Scope<'m> {
         }
         self.assume = self.dims.make_equal(a, b);
         Err(operand(format!("{what}: dimensions {a} and {b} differ")))
+    }
+
+    /// Requires a symbol to be at most a number, narrowing its range if it may be more.
+    ///
+    /// # Errors
+    /// When the import must begin again (then `assume` is set).
+    pub(super) fn bounded(&mut self, a: &DimExpr, limit: &DimExpr, what: &str) -> Result<()> {
+        if self.dims.at_most(a, limit) == Some(true) {
+            return Ok(());
+        }
+        if let (Some(symbol), Some(limit)) = (a.as_sym(), limit.as_const())
+            && limit >= 1
+        {
+            self.assume = Some(Assumption::AtMost(symbol.to_string(), limit));
+            return Err(operand(format!("{what}: {a} must be at most {limit}")));
+        }
+        Ok(())
     }
 
     /// The common shape of NumPy broadcasting, narrowing symbols where they must be equal.

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use qcc_ir::diag::{Diagnostic, Result};
 use qcc_ir::graph::WeightBytes;
 
+use super::dims::MAX_RANK;
 use super::elem::{self, ElemType};
 use super::error::{self, input, unsupported};
 use super::external::{ExternalFiles, Range};
@@ -177,6 +178,15 @@ pub(super) fn elem_type(number: i32) -> Result<ElemType> {
 
 /// The dimensions and their product.
 fn dims(dims: &[i64]) -> Result<(Vec<u64>, u64)> {
+    if dims.len() > MAX_RANK {
+        return Err(input(
+            error::TENSOR_DIMS,
+            format!(
+                "the tensor has {} dimensions; {MAX_RANK} are supported",
+                dims.len()
+            ),
+        ));
+    }
     let mut out = Vec::with_capacity(dims.len());
     for &dim in dims {
         out.push(u64::try_from(dim).map_err(|_| {

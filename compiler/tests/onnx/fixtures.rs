@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use npyz::npz::NpzArchive;
 use qcc::onnx::{ImportOptions, Model, import};
+use qcc_ir::diag::Class;
 use qcc_ir::format::decode_slice;
 use qcc_ir::graph::Module;
 use qcc_ir::{DType, Tensor, eval};
@@ -191,4 +192,35 @@ fn importing_twice_gives_the_same_text() {
     for name in ["decoder", "encoder", "shapes"] {
         assert_eq!(imported(name).to_string(), imported(name).to_string());
     }
+}
+
+#[test]
+fn damaged_models_are_refused_or_imported() {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let mut refused = 0;
+    for name in [
+        "decoder", "encoder", "layout", "pick", "set23", "function", "conv",
+    ] {
+        let bytes = std::fs::read(folder().join(format!("{name}.onnx"))).expect("fixture");
+        for _ in 0..100 {
+            let mut damaged = bytes.clone();
+            for _ in 0..=random(3) {
+                let at = random(damaged.len());
+                damaged[at] = [0, 1, 2, 127, 128, 255, damaged[at] ^ 1][random(7)];
+            }
+            let result = Model::from_bytes(damaged)
+                .and_then(|model| import(&model, &ImportOptions::default()));
+            if let Err(e) = result {
+                assert_ne!(e.class(), Class::Internal, "{name}: {e}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 100, "only {refused} of 700 were refused");
 }

@@ -211,6 +211,87 @@ fn ranges_of_dimensions_can_be_given() {
 }
 
 #[test]
+fn shapes_that_grow_without_end_are_refused() {
+    // Each step squares the number of elements: (n + 1)^2, ^4, ^8, ...
+    let mut nodes = vec![
+        node("Concat", &["i", "one"], &["v0"]).msg(5, &int("axis", 0)),
+        node("Constant", &[], &["one"]).msg(
+            5,
+            &Msg::default().text(1, "value_ints").int(8, 1).int(20, 7),
+        ),
+        node("Constant", &[], &["all"]).msg(
+            5,
+            &Msg::default().text(1, "value_ints").int(8, -1).int(20, 7),
+        ),
+        node("Constant", &[], &["last"]).msg(
+            5,
+            &Msg::default().text(1, "value_ints").int(8, 1).int(20, 7),
+        ),
+    ];
+    nodes.rotate_left(1);
+    for k in 0..20 {
+        let [v, column, square, next] = [
+            format!("v{k}"),
+            format!("c{k}"),
+            format!("s{k}"),
+            format!("v{}", k + 1),
+        ];
+        nodes.push(node("Unsqueeze", &[&v, "last"], &[&column]));
+        nodes.push(node("Add", &[&column, &v], &[&square]));
+        nodes.push(node("Reshape", &[&square, "all"], &[&next]));
+    }
+    let e = refused(&nodes);
+    assert_eq!(e.code(), "Q0102", "{e}");
+    // The same with sizes alone.
+    let mut nodes = vec![node("Shape", &["i"], &["v0"])];
+    nodes.push(
+        node("Constant", &[], &["one"])
+            .msg(5, &Msg::default().text(1, "value_int").int(3, 1).int(20, 2)),
+    );
+    for k in 0..40 {
+        let [v, sum, next] = [format!("v{k}"), format!("s{k}"), format!("v{}", k + 1)];
+        nodes.push(node("Add", &[&v, "one"], &[&sum]));
+        nodes.push(node("Mul", &[&sum, &v], &[&next]));
+    }
+    assert_eq!(refused(&nodes).code(), "Q0102");
+}
+
+#[test]
+fn too_many_named_dimensions_are_refused() {
+    let inputs = (0..2000).fold(Msg::default(), |g, i| {
+        g.msg(11, &value(&format!("x{i}"), F, &[&format!("d{i}")]))
+    });
+    assert_eq!(error(model(&inputs)).code(), "Q0102");
+    let many = Msg::default().msg(5, &crate::writer::tensor(&[1; 40]).bytes(9, &[0; 4]));
+    assert_eq!(error(model(&many)).code(), "Q0111", "40 dimensions");
+}
+
+#[test]
+fn a_lookup_of_positions_bounds_the_length() {
+    let table = Msg::default()
+        .int(2, F)
+        .text(8, "table")
+        .int(1, 16)
+        .int(1, 2)
+        .bytes(9, &[0; 128]);
+    let scalar = |name: &str, v: i64| {
+        node("Constant", &[], &[name])
+            .msg(5, &Msg::default().text(1, "value_int").int(3, v).int(20, 2))
+    };
+    let nodes = [
+        scalar("zero", 0),
+        scalar("one", 1),
+        node("Size", &["i"], &["n"]),
+        node("Range", &["zero", "n", "one"], &["places"]),
+        node("Gather", &["table", "places"], &["y"]),
+    ];
+    let m = Model::from_bytes(model(&graph(&nodes).msg(5, &table))).expect("opened");
+    let imported = import(&m, &ImportOptions::default()).expect("imported");
+    assert_eq!(imported.module.symbols[0].max, 16);
+    assert!(imported.warnings[0].message().contains("n is at most 16"));
+}
+
+#[test]
 fn inputs_must_be_tensors_of_known_rank() {
     let unknown = Msg::default().text(1, "x");
     let g = Msg::default()

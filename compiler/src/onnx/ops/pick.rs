@@ -196,10 +196,28 @@ pub(super) fn gather(s: &mut Scope, n: &Node) -> Result<Vec<Val>> {
         }
     }
     let indices = integer(s, indices)?;
+    stay_within(s, indices, &shape[along])?;
     let elem = s.b.ty(data).elem.clone();
     one(s
         .b
         .infer(OpKind::Gather { axis: along }, &[data, indices], elem)?[0])
+}
+
+/// Positions `0, 1, … n − 1` that are looked up in a table bound `n`: a longer input would be
+/// an error, so the model does not accept it in the first place.
+fn stay_within(s: &mut Scope, indices: ValueId, rows: &DimExpr) -> Result<()> {
+    let mut at = indices;
+    while let Some(op) = s.b.func().def_op(at) {
+        match op.kind {
+            OpKind::Reshape | OpKind::Cast => at = op.operands[0],
+            OpKind::Iota { axis: 0 } if s.b.ty(at).rank() == 1 => {
+                let count = s.b.ty(at).shape[0].clone();
+                return s.bounded(&count, rows, "positions");
+            }
+            _ => break,
+        }
+    }
+    Ok(())
 }
 
 fn integer(s: &mut Scope, v: &Val) -> Result<ValueId> {
