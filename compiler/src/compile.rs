@@ -4,6 +4,7 @@
 //! import → prepare → calibrate (with data) → smooth, quantize, narrow → fuse → sections → plan
 //! ```
 
+use crate::cost::SharedCost;
 use crate::data::Dataset;
 use crate::onnx::{ImportOptions, Model, import};
 use crate::options::Options;
@@ -202,6 +203,8 @@ impl<'a> Compiler<'a> {
         let mut ctx = PassContext::new(&options);
         ctx.statistics = statistics;
         ctx.executor = Some(&executor);
+        let cost = SharedCost::new(&targets);
+        ctx.cost = Some(&cost);
         self.step("quantize", 0, 2)?;
         let smoothed = manager(&pipeline::QUANTIZE[..1], &mut self.observer)?
             .run(prepared.module, &mut ctx)?

@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 mod compile;
+mod cost;
 pub mod data;
 pub mod evaluate;
 pub mod onnx;
