@@ -12,7 +12,8 @@
 //! ```
 //!
 //! A region is a connected set of ops of one stage; edges are elementwise reads of a value of the
-//! same stage, and two linears that read the same value. Every value that enters a region has a
+//! same stage, slices of a linear's columns (they count as elementwise above), and two linears
+//! that read the same value. Every value that enters a region has a
 //! lower stage, so whatever is chosen inside regions, the whole has no cycle. The price: an
 //! elementwise op whose operands differ in stage is only considered together with the deepest
 //! one (for `residual + linear(…)` that is the linear, as wanted).
@@ -21,6 +22,7 @@
 //! are solved once. Equal ops are computed once (value numbering) before regions are formed.
 //! Constants, splats and dequantizes are copied into each region that reads them.
 
+use qcc_ir::DimExpr;
 use qcc_ir::expr::Node;
 use qcc_ir::graph::{Def, Func, Op, OpId, OpKind, TensorType, ValueId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -99,6 +101,24 @@ pub(super) fn has_expression(kind: &OpKind) -> bool {
                 | OpKind::RmsNorm { .. }
                 | OpKind::Attention { .. }
         )
+}
+
+/// First and one past the last column that a slice takes, if it takes all rows.
+pub(super) fn columns(kind: &OpKind, operand: &TensorType) -> Option<(u64, u64)> {
+    let OpKind::Slice {
+        starts,
+        ends,
+        steps,
+    } = kind
+    else {
+        return None;
+    };
+    let rows = operand.rank().checked_sub(1)?;
+    let whole = |i: usize| starts[i].as_const() == Some(0) && ends[i] == operand.shape[i];
+    let known = |d: &DimExpr| u64::try_from(d.as_const()?).ok();
+    let contiguous = steps.iter().all(|s| *s == 1) && (0..rows).all(whole);
+    let (first, last) = (known(starts.last()?)?, known(ends.last()?)?);
+    (contiguous && first < last).then_some((first, last))
 }
 
 /// Whether the op is copied into each region that reads it.
@@ -226,14 +246,19 @@ impl<'f> Partitioner<'f> {
         if self.is_constant(v) {
             return 0;
         }
-        let joins = is_elementwise(&op.kind)
-            && is_data(&op.kind, i)
-            && self
-                .producer(v)
-                .is_some_and(|(_, p)| has_expression(&p.kind));
+        let joins = self.joins(op, i).is_some();
         // A dequantize has the stage of what it reads.
         let through = matches!(op.kind, OpKind::Dequantize);
         if joins || through { here } else { here + 1 }
+    }
+
+    /// The op whose kernel may take in `op` as the reader of its operand `i`.
+    fn joins(&self, op: &Op, i: usize) -> Option<(OpId, &'f Op)> {
+        let (id, p) = self.producer(op.operands[i])?;
+        let cuts = matches!(p.kind, OpKind::Linear { .. })
+            && columns(&op.kind, self.f.ty(op.operands[i])).is_some();
+        let element = is_elementwise(&op.kind) && is_data(&op.kind, i) && has_expression(&p.kind);
+        (cuts || element).then_some((id, p))
     }
 
     fn root(&self, mut i: usize) -> usize {
@@ -265,13 +290,11 @@ impl<'f> Partitioner<'f> {
                 let first = *linears.entry((x, stage)).or_insert(id);
                 self.join(first, id);
             }
-            if !is_elementwise(&op.kind) || is_copied(&op.kind) {
+            if is_copied(&op.kind) {
                 continue;
             }
-            for (i, v) in op.operands.iter().enumerate() {
-                if let Some((p, producer)) = self.producer(*v)
-                    && is_data(&op.kind, i)
-                    && has_expression(&producer.kind)
+            for i in 0..op.operands.len() {
+                if let Some((p, producer)) = self.joins(op, i)
                     && self.stage_of(producer) == stage
                 {
                     self.join(p, id);

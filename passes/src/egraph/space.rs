@@ -2,13 +2,16 @@
 //! e-node came from.
 
 use super::analysis::{Graph, Tables};
+use super::body::{Body, Reason};
 use super::lang::{DerivedData, Node, OpData};
 use super::region::{Leaf, Region, RegionOp, Source};
 use super::weights::Derived;
 use egg::Id;
 use qcc_ir::DType;
 use qcc_ir::graph::{OpKind, TensorType};
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
 
 /// A value of a region: an op and which of its results.
 pub(super) type Value = (u32, u32);
@@ -78,7 +81,14 @@ pub(super) struct Space<'r> {
     values: BTreeMap<Id, Vec<Value>>,
     origins: BTreeMap<Node, Origin>,
     readers: BTreeMap<Value, BTreeSet<u32>>,
+    /// Bodies of e-nodes, until classes change.
+    bodies: RefCell<HashMap<Node, Rc<Result<Body, Reason>>>>,
+    /// What rules have tried already.
+    tried: RefCell<HashSet<Attempt>>,
 }
+
+/// A rule on a producer and a reader, with the results that stay.
+type Attempt = (&'static str, Node, Node, Vec<bool>);
 
 impl<'r> Space<'r> {
     /// The region's ops as they are.
@@ -99,6 +109,8 @@ impl<'r> Space<'r> {
             values: BTreeMap::new(),
             origins: BTreeMap::new(),
             readers: BTreeMap::new(),
+            bodies: RefCell::default(),
+            tried: RefCell::default(),
         };
         for i in 0..region.ops.len() {
             space.seed(i as u32);
@@ -251,6 +263,7 @@ impl<'r> Space<'r> {
     /// Restores congruence and what depends on it.
     pub(super) fn rebuild(&mut self) {
         self.graph.rebuild();
+        self.bodies.get_mut().clear();
         let old = std::mem::take(&mut self.origins);
         for (node, origin) in old {
             // Of two derivations of one node the one that comes first in the order of nodes stays.
@@ -273,6 +286,29 @@ impl<'r> Space<'r> {
             .get(&self.canonical(node))
             .cloned()
             .unwrap_or_default()
+    }
+
+    /// The body of an e-node, or why it has none.
+    pub(super) fn body(&self, node: &Node) -> Rc<Result<Body, Reason>> {
+        if let Some(known) = self.bodies.borrow().get(node) {
+            return known.clone();
+        }
+        let body = Rc::new(Body::of(self, node));
+        self.bodies.borrow_mut().insert(node.clone(), body.clone());
+        body
+    }
+
+    /// Whether a rule sees this pair for the first time. What it finds depends on the pair and
+    /// on what stays only, so a second time gives nothing new.
+    pub(super) fn first_try(
+        &self,
+        rule: &'static str,
+        producer: &Node,
+        reader: &Node,
+        keep: &[bool],
+    ) -> bool {
+        let attempt = (rule, producer.clone(), reader.clone(), keep.to_vec());
+        self.tried.borrow_mut().insert(attempt)
     }
 
     /// The op of an e-node.

@@ -16,6 +16,7 @@ use crate::egraph::space::{Arg, NewOp, Origin, Proposal, Space};
 use egg::Id;
 use qcc_ir::graph::{OpKind, TensorType};
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 /// What happens to a value that has readers besides the one that is taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,8 @@ pub(super) struct Reader<'s> {
     /// The class of each result.
     pub(super) results: Vec<Id>,
     pub(super) origin: Origin,
-    body: Result<Body, Reason>,
+    node: &'s Node,
+    body: Rc<Result<Body, Reason>>,
 }
 
 /// An e-node seen as a kernel that may take readers in.
@@ -75,14 +77,15 @@ fn reader<'s>(space: &'s Space<'_>, class: Id, node: &'s Node) -> Option<Reader<
         types: &data.results,
         results: space.results(class, node),
         origin: space.origin(node),
-        body: Body::of(space, node),
+        node,
+        body: space.body(node),
     })
 }
 
 impl Reader<'_> {
     /// The classes that are read at each position.
     fn data(&self) -> Vec<Id> {
-        match &self.body {
+        match self.body.as_ref() {
             Ok(b) => {
                 let read = b.operands.iter().enumerate().filter(|(j, _)| b.reads(*j));
                 read.map(|(_, c)| *c).collect()
@@ -139,6 +142,9 @@ fn pair(
         (Others::Recomputed, true) => absorbed.iter().map(|a| !a).collect(),
         _ => other_readers,
     };
+    if !space.first_try(rule.name, p.node, reader.node, &keep) {
+        return;
+    }
     match take_in(rule, space, p, reader, &keep) {
         Ok(proposal) => found.proposals.push(proposal),
         Err(reason) => found.declined.push(Declined {
@@ -157,7 +163,9 @@ fn take_in(
     reader: &Reader<'_>,
     keep: &[bool],
 ) -> Result<Proposal, Reason> {
-    let body = reader.body.as_ref().map_err(Clone::clone)?;
+    let body = reader.body.as_ref().as_ref().map_err(Clone::clone)?;
+    let producer = space.body(p.node);
+    let producer = producer.as_ref().as_ref().map_err(Clone::clone)?;
     let from: Vec<Option<usize>> = (0..body.operands.len())
         .map(|j| {
             let class = space.graph.find(body.operands[j]);
@@ -165,7 +173,7 @@ fn take_in(
             at.filter(|_| body.reads(j))
         })
         .collect();
-    let both = compose(body, &Body::of(space, p.node)?, &from, keep)?;
+    let both = compose(body, producer, &from, keep)?;
     let kept = p.stores.iter().zip(keep).filter(|(_, k)| **k);
     let equals = kept.map(|(s, _)| *s).chain(reader.results.iter().copied());
     let origin = p.origin.join(&reader.origin, rule.name);

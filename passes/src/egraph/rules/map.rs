@@ -71,8 +71,13 @@ fn largest(space: &Space<'_>, p: &Producer<'_>) -> bool {
         return false;
     }
     let size = |n: &Node| {
-        let body = Body::of(space, n).ok().filter(|b| b.head == Head::Map);
-        body.map(|b| (b.results.len(), b.expr.nodes.len()))
+        let body = space.body(n);
+        let body = body
+            .as_ref()
+            .as_ref()
+            .ok()
+            .filter(|b| b.head == Head::Map)?;
+        Some((body.results.len(), body.expr.nodes.len()))
     };
     let own = size(p.node);
     space
@@ -82,7 +87,9 @@ fn largest(space: &Space<'_>, p: &Producer<'_>) -> bool {
 }
 
 fn is_cheap(space: &Space<'_>, node: &Node) -> bool {
-    Body::of(space, node).is_ok_and(|b| b.operands.len() == 1 && b.expr.nodes.len() <= CHEAP_STEPS)
+    let body = space.body(node);
+    let small = |b: &Body| b.operands.len() == 1 && b.expr.nodes.len() <= CHEAP_STEPS;
+    body.as_ref().as_ref().is_ok_and(small)
 }
 
 fn cones(rule: &Rule, space: &Space<'_>, found: &mut Found, top: fn(&OpKind) -> bool) {

@@ -14,6 +14,7 @@ mod epilogue;
 mod map;
 mod merge;
 mod quantize;
+mod split;
 
 use super::body::Reason;
 use super::space::{Proposal, Space};
@@ -66,6 +67,7 @@ pub(super) fn all() -> Vec<&'static Rule> {
         map::RULES,
         cancel::RULES,
         merge::RULES,
+        split::RULES,
     ]
     .into_iter()
     .flatten()

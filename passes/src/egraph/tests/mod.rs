@@ -2,6 +2,8 @@
 
 mod blocks;
 mod cases;
+mod cases_merge;
+mod fill;
 mod rules;
 mod search;
 

@@ -2,7 +2,9 @@
 //! and values, where it declines it says why.
 
 use super::Launches;
-use super::cases::{CASES, Case, Rng, fill};
+use super::cases::Case;
+use super::fill::{Rng, fill};
+use super::{cases, cases_merge};
 use crate::egraph::rules::{self, Exactness, Found, Rule};
 use crate::egraph::space::{Arg, NewOp, Proposal, Space};
 use crate::egraph::{Fused, Limits, fuse_with, region, saturate};
@@ -15,6 +17,10 @@ use qcc_ir::{Tensor, eval};
 /// Random modules per text, and sets of values per module.
 const SHAPES: u64 = 40;
 const VALUES: u64 = 25;
+
+fn all_cases() -> impl Iterator<Item = &'static Case> {
+    cases::CASES.iter().chain(cases_merge::CASES)
+}
 
 fn rule(name: &str) -> &'static Rule {
     let all = rules::all();
@@ -95,7 +101,7 @@ fn try_case(c: &Case, rules: &[&'static Rule], text: &str) -> Result<(), String>
 #[test]
 fn every_rule_has_a_case_and_a_name_of_its_own() {
     let names: Vec<&str> = rules::all().iter().map(|r| r.name).collect();
-    let cases: Vec<&str> = CASES.iter().map(|c| c.rule).collect();
+    let cases: Vec<&str> = all_cases().map(|c| c.rule).collect();
     for n in &names {
         assert_eq!(names.iter().filter(|m| m == &n).count(), 1, "{n}");
         assert!(cases.contains(n), "{n} has no case");
@@ -106,7 +112,7 @@ fn every_rule_has_a_case_and_a_name_of_its_own() {
 
 #[test]
 fn bit_exact_rules_tolerate_no_difference() {
-    for c in CASES {
+    for c in all_cases() {
         let exact = rule(c.rule).class == Exactness::BitExact;
         assert!(!exact || c.tolerance == 0.0, "{}", c.rule);
     }
@@ -114,7 +120,7 @@ fn bit_exact_rules_tolerate_no_difference() {
 
 #[test]
 fn every_rule_fires_and_both_sides_agree() {
-    for c in CASES {
+    for c in all_cases() {
         let names = c.with.iter().chain([&c.rule]);
         let rules: Vec<&'static Rule> = names.map(|n| rule(n)).collect();
         assert!(!c.fires.is_empty());
@@ -137,7 +143,7 @@ fn reasons(rule: &'static Rule, m: &Module) -> Vec<String> {
 
 #[test]
 fn every_rule_declines_with_its_reason() {
-    for c in CASES {
+    for c in all_cases() {
         for (text, reason) in c.declines {
             let m = module(&fill(text, &mut Rng(3)));
             assert!(verify(&m).is_empty(), "{:?}\n{m}", verify(&m));

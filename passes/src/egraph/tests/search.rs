@@ -1,6 +1,6 @@
 //! The search itself: exact, bounded, repeatable, and valid whatever it is given.
 
-use super::cases::Rng;
+use super::fill::Rng;
 use super::{Launches, fused};
 use crate::egraph::cost::{Costs, buckets};
 use crate::egraph::extract::{extract, node_cost};
