@@ -20,10 +20,11 @@
 //!
 //! A region holds no names, locations or weights: equal blocks of a model are equal regions, and
 //! are solved once. Equal ops are computed once (value numbering) before regions are formed.
-//! Constants, splats and dequantizes are copied into each region that reads them.
+//! Constants, splats and dequantizes are copied into each region that reads them; a splat that is
+//! only the scale of a store is a value from outside, so that layers with other scales are equal.
 
 use qcc_ir::DimExpr;
-use qcc_ir::expr::Node;
+use qcc_ir::expr::{Node, Store};
 use qcc_ir::graph::{Def, Func, Op, OpId, OpKind, TensorType, ValueId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -126,17 +127,16 @@ fn is_copied(kind: &OpKind) -> bool {
     matches!(kind, OpKind::Splat { .. } | OpKind::Dequantize)
 }
 
-/// Whether operand `i` of an elementwise op is read at each position, not only as the scale or
-/// zero point of a store.
+/// Whether operand `i` of an op is read for its values, not only as the scale or zero point of a
+/// store.
 fn is_data(kind: &OpKind, i: usize) -> bool {
-    match kind {
-        OpKind::Quantize => i == 0,
-        OpKind::Map(e) => e
-            .nodes
-            .iter()
-            .any(|n| matches!(n, Node::Input(k) if usize::from(*k) == i)),
-        _ => true,
-    }
+    let Some(e) = kind.expr() else {
+        return *kind != OpKind::Quantize || i == 0;
+    };
+    let is = |k: &u8| usize::from(*k) == i;
+    let read = e.nodes.iter().any(|n| matches!(n, Node::Input(k) if is(k)));
+    let param = |s: &Store| s.scale.iter().chain(&s.zero).any(is);
+    read || !e.stores.iter().any(param)
 }
 
 /// Cuts a function into regions.
@@ -388,7 +388,9 @@ impl RegionBuilder<'_, '_> {
             return *at;
         }
         let op = &self.p.f.ops[id.index()];
-        let operands = op.operands.iter().map(|v| self.source(*v)).collect();
+        let operands = (0..op.operands.len())
+            .map(|i| self.source(op.operands[i], is_data(&op.kind, i)))
+            .collect();
         self.region.ops.push(RegionOp {
             kind: op.kind.clone(),
             operands,
@@ -401,13 +403,14 @@ impl RegionBuilder<'_, '_> {
         at
     }
 
-    fn source(&mut self, v: ValueId) -> Source {
+    fn source(&mut self, v: ValueId, data: bool) -> Source {
         let v = self.p.same(v);
         let value = self.p.f.value(v);
         let mut constant = false;
         if let Def::Result(id, i) = value.def {
             let op = &self.p.f.ops[id.index()];
-            if self.members.contains(&id) || is_copied(&op.kind) {
+            let copied = is_copied(&op.kind) && (data || op.kind == OpKind::Dequantize);
+            if self.members.contains(&id) || copied {
                 return Source::Op(self.place(id), i);
             }
             constant = is_const(op);

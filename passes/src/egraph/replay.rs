@@ -119,10 +119,8 @@ impl Replay<'_> {
             return Ok(*known);
         }
         let value = self.f.value(v);
-        let op = self
-            .f
-            .def_op(v)
-            .filter(|op| matches!(op.kind, OpKind::Const { .. }));
+        let made = |op: &&Op| matches!(op.kind, OpKind::Const { .. } | OpKind::Splat { .. });
+        let op = self.f.def_op(v).filter(made);
         let Some(op) = op else {
             let what = format!("fusion: %{} is not computed by any region", value.name);
             return Err(Diagnostic::error(922, Class::Internal, what));
@@ -256,7 +254,7 @@ fn emit(f: &Func, mut items: Vec<Item>, results: &[(String, Val)]) -> Func {
 }
 
 fn is_const(item: &Item) -> bool {
-    matches!(item.kind, OpKind::Const { .. })
+    matches!(item.kind, OpKind::Const { .. } | OpKind::Splat { .. })
 }
 
 fn live(items: &[Item], results: &[(String, Val)]) -> Vec<bool> {
