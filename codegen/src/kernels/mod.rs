@@ -72,10 +72,8 @@ pub fn supports(
         OpKind::Pool { .. } if !operands[0].elem.storage().is_float() => {
             Err(unsupported("pooling is for floats"))
         }
-        _ => match kind.expr() {
-            Some(_) => all(check_store),
-            None => Ok(()),
-        },
+        OpKind::Const { .. } | OpKind::Splat { .. } | OpKind::Reshape => Ok(()),
+        _ => all(check_store),
     }
 }
 
