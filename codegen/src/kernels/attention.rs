@@ -95,6 +95,14 @@ impl Shape {
     }
 }
 
+/// Leaves the registers to the kernel: otherwise ptxas spills a few for a fuller machine.
+fn launch() -> Launch {
+    Launch {
+        min_blocks: 1,
+        ..Launch::threads(THREADS)
+    }
+}
+
 /// Builds the kernel.
 ///
 /// # Errors
@@ -110,7 +118,7 @@ pub fn build(
     let shape = Shape::of(q, v, attrs, target)?;
     let bytes = shape.bytes().unwrap_or(u32::MAX);
     let (queries, keys, batch) = (q.shape[1].clone(), k.shape[1].clone(), q.shape[0].clone());
-    let mut fr = Frame::open(m, f, op, Launch::threads(THREADS), &[])?;
+    let mut fr = Frame::open(m, f, op, launch(), &[])?;
     let head = Head::open(&mut fr, attrs, shape, [&batch, &queries, &keys]);
     head.load_queries(&mut fr);
     let state = head.all_keys(&mut fr);

@@ -62,19 +62,21 @@ impl Product {
     }
 }
 
+/// Leaves the registers to the kernel: otherwise ptxas spills a few for a fuller machine.
+fn launch() -> Launch {
+    Launch {
+        min_blocks: 1,
+        ..Launch::threads(THREADS)
+    }
+}
+
 /// Builds the kernel.
 ///
 /// # Errors
 /// When the op is no product, or a result's scheme cannot be stored.
 pub fn build(m: &Module, f: &Func, op: &Op) -> Result<Launched> {
     let product = Product::of(f, op)?;
-    let mut fr = Frame::open(
-        m,
-        f,
-        op,
-        Launch::threads(THREADS),
-        std::slice::from_ref(&product.n),
-    )?;
+    let mut fr = Frame::open(m, f, op, launch(), std::slice::from_ref(&product.n))?;
     let size = TILE * STRIDE;
     let planes = (1 + product.accs) * DEPTH * STRIDE;
     let shared =

@@ -13,7 +13,7 @@ pub struct GemmTile {
     pub warps_n: u32,
     /// Slots of the ring of copies, each 128 bytes of the inner dimension deep.
     pub stages: u32,
-    /// The tile serves products of at most this many rows; 0 is any number.
+    /// The tile serves products of at most this many rows; the last one of a list any number.
     pub most_rows: u64,
 }
 
@@ -50,6 +50,6 @@ pub const GEMM_TILES: [GemmTile; 3] = [
         warps_m: 2,
         warps_n: 4,
         stages: 3,
-        most_rows: 0,
+        most_rows: u64::MAX,
     },
 ];

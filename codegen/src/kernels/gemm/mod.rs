@@ -18,6 +18,7 @@
 //! the conversion. Sums of 8-bit floats need no promotion in between: as f16 products they are
 //! accumulated in full f32. With two accumulators the tile's weight rows come half from each half
 //! of the weight. M, N and K may have any size: what lies outside is zero and not stored.
+//! Operands begin at multiples of 16 bytes, as the arena and plan files place them.
 
 mod epilogue;
 mod feed;
@@ -27,7 +28,7 @@ pub use epilogue::{Epilogue, Scales};
 
 use super::{Candidate, unsupported};
 use crate::lower::frame::Frame;
-use crate::target::GEMM_TILES;
+use crate::target::{GEMM_TILES, GemmTile};
 use feed::{Feed, Kind};
 use qcc_ir::diag::Result;
 use qcc_ir::format::Block;
@@ -128,8 +129,9 @@ pub fn build(m: &Module, f: &Func, op: &Op, how: &Meeting) -> Result<Vec<Candida
     let x = f.ty(op.operands[0]);
     let rows = DimExpr::product(&x.shape[..x.shape.len() - 1]);
     let (mut from, mut out) = (0, Vec::new());
-    for t in &GEMM_TILES {
-        let to = if t.most_rows == 0 {
+    let tiles = tiles(how, x, f.ty(op.operands[1]));
+    for (i, t) in tiles.iter().enumerate() {
+        let to = if i + 1 == tiles.len() {
             u64::MAX
         } else {
             t.most_rows
@@ -157,6 +159,19 @@ pub fn build(m: &Module, f: &Func, op: &Op, how: &Meeting) -> Result<Vec<Candida
         }
     }
     Ok(out)
+}
+
+/// The tiles that serve a product; the last one takes all rows that the others leave.
+///
+/// Sums of rows for zero points take registers that the largest tile does not have.
+fn tiles(how: &Meeting, x: &TensorType, w: &TensorType) -> &'static [GemmTile] {
+    let zeros = |k: Kind, t: &TensorType| {
+        k == Kind::Direct && t.elem.quant().is_some_and(|q| q.zero.is_some())
+    };
+    match zeros(how.x, x) || zeros(how.w, w) {
+        true => &GEMM_TILES[..GEMM_TILES.len() - 1],
+        false => &GEMM_TILES,
+    }
 }
 
 /// The operand's way into shared memory, with its zero points taken care of.

@@ -126,14 +126,11 @@ impl Tile<'_> {
         let per_stage = i64::from(ROW / self.element_bytes());
         let up = fr.k.add_imm(self.depth, per_stage - 1);
         let steps = fr.k.div_imm(up, per_stage);
-        for ahead in 0..self.t.stages - 1 {
-            let step = fr.k.u32(ahead);
-            self.fetch(fr, step, step);
-        }
+        let (lo, ahead, one) = (fr.k.u32(0), fr.k.u32(self.t.stages - 1), fr.k.u32(1));
+        fr.each(lo, ahead, one, |fr, step| self.fetch(fr, step, step));
         let (bm, bn) = self.blocks();
         let extra = self.zero_point_sums();
         let init = self.zero_sums(&mut fr.k, 4 * (bm * bn + extra.0 + extra.1));
-        let (lo, one) = (fr.k.u32(0), fr.k.u32(1));
         let stages = i64::from(self.t.stages);
         fr.carry((lo, steps, one), &init, |fr, step, sums| {
             fr.k.cp_async_wait(self.t.stages - 2);
@@ -202,9 +199,7 @@ impl Tile<'_> {
         rows: u32,
         source: impl Fn(&Self, &mut Frame, Value) -> (Value, Value),
     ) {
-        let threads = self.t.threads();
-        for pass in 0..(rows * 8).div_ceil(threads) {
-            let i = fr.k.add_imm(self.tid, i64::from(pass * threads));
+        let chunk = |fr: &mut Frame, i: Value| {
             let (r, chunk) = (fr.k.shr_imm(i, 3), fr.k.and_imm(i, 7));
             let (row, exists) = source(self, fr, r);
             let within = fr.k.mul_imm(chunk, i64::from(feed.lanes()));
@@ -220,7 +215,18 @@ impl Tile<'_> {
             let to = swizzled(&mut fr.k, r, chunk);
             let dst = fr.k.ptr_add(base, to);
             feed.fetch(fr, &c, dst);
+        };
+        let threads = self.t.threads();
+        if feed.is_async() {
+            for pass in 0..(rows * 8).div_ceil(threads) {
+                let i = fr.k.add_imm(self.tid, i64::from(pass * threads));
+                chunk(fr, i);
+            }
+            return;
         }
+        // Conversions take registers: one chunk after the other.
+        let (end, step) = (fr.k.u32(rows * 8), fr.k.u32(threads));
+        fr.each(self.tid, end, step, chunk);
     }
 
     /// Adds the products of one stage.
