@@ -183,8 +183,8 @@ impl Ctx<'_, '_> {
             self.w.wgmma.locked.push((*r, group));
         }
         // Products on the same accumulators happen in order: early only if none is waiting.
-        let waiting = !self.w.wgmma.open.is_empty()
-            || self.w.wgmma.groups.iter().any(|g| !g.is_empty());
+        let waiting =
+            !self.w.wgmma.open.is_empty() || self.w.wgmma.groups.iter().any(|g| !g.is_empty());
         if self.unit.early() && !waiting {
             self.perform_wgmma(op, &issued)?;
         } else {
