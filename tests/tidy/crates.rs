@@ -115,7 +115,9 @@ fn crates_depend_downwards() {
         };
         for (d, kind) in &deps {
             let ours = MAY_USE.iter().any(|(n, _)| n == d);
-            if ours && !may.contains(&d.as_str()) {
+            // The simulator judges kernels in tests, and depends on nothing of ours.
+            let judge = kind == "dev" && d == "ptxsim";
+            if ours && !judge && !may.contains(&d.as_str()) {
                 broken.push(format!("{name} uses {d} {kind}"));
             }
         }
