@@ -199,7 +199,7 @@ fn kind() -> impl Strategy<Value = OpKind> {
         axis.clone().prop_map(|axis| OpKind::Concat { axis }),
         (sizes(), sizes(), f64_bits()).prop_map(|(lo, hi, value)| OpKind::Pad { lo, hi, value }),
         axis.clone().prop_map(|axis| OpKind::Gather { axis }),
-        (select(ReduceFn::ALL), axes, flag.clone()).prop_map(|(f, axes, keep)| OpKind::Reduce {
+        (select(ReduceFn::ALL), axes, flag).prop_map(|(f, axes, keep)| OpKind::Reduce {
             f,
             axes,
             keep
@@ -207,7 +207,7 @@ fn kind() -> impl Strategy<Value = OpKind> {
         axis.clone().prop_map(|axis| OpKind::CumSum { axis }),
         axis.prop_map(|axis| OpKind::Softmax { axis }),
         (select(PoolFn::ALL), window()).prop_map(|(f, window)| OpKind::Pool { f, window }),
-        (any::<u64>(), flag.clone())
+        (any::<u64>(), flag)
             .prop_map(|(heads, interleaved)| OpKind::Rotary(RotaryAttrs { heads, interleaved })),
     ];
     let heads = (0..9u64, 0..9u64, f32_bits(), any::<[bool; 2]>());
@@ -276,16 +276,16 @@ fn func() -> impl Strategy<Value = Func> {
     )
         .prop_map(build)
 }
+/// Name, parameter types, ops, results and value names of a function to be made valid.
+type RawFunc = (
+    String,
+    Vec<TensorType>,
+    Vec<RawOp>,
+    Vec<(String, u8)>,
+    Vec<String>,
+);
 
-fn build(
-    (name, params, ops, results, names): (
-        String,
-        Vec<TensorType>,
-        Vec<RawOp>,
-        Vec<(String, u8)>,
-        Vec<String>,
-    ),
-) -> Func {
+fn build((name, params, ops, results, names): RawFunc) -> Func {
     let mut f = Func {
         name,
         ..Func::default()
