@@ -24,7 +24,7 @@
 //! their line; all of them come in the order of the text.
 //!
 //! What a command returns is compared with the snapshot beside the file. To add a command, write
-//! one file like `cat.rs` and its row in [`COMMANDS`].
+//! one file like `cat.rs` and its row in `COMMANDS`.
 
 mod cat;
 mod data;
