@@ -4,7 +4,7 @@
 //! in shared memory, 128 bytes of K deep, 16-byte chunks exchanged by `chunk XOR (row mod 8)`;
 //! warps read fragments with `ldmatrix` and multiply with `mma.sync`. An operand that lies in
 //! memory as the tensor core wants it is copied by `cp.async` (in chunks of 16 bytes where rows
-//! are aligned, else element by element); any other is converted on its way ([`feed`]):
+//! are aligned, else element by element); any other is converted on its way (`feed`):
 //!
 //! | x | w | product |
 //! |---|---|---|
