@@ -175,6 +175,15 @@ impl<'a> Compiler<'a> {
     /// the data does not fit, a pattern of the options matches nothing.
     pub fn compile(mut self, model: &Model, data: Option<&Dataset>) -> Result<Compiled> {
         let prepared = self.prepare(model)?;
+        self.complete(prepared, data)
+    }
+
+    /// Calibrates, quantizes and lowers a prepared model. The errors of layers are measured on the
+    /// first calibration samples.
+    ///
+    /// # Errors
+    /// As [`Compiler::compile`].
+    pub fn complete(mut self, prepared: Prepared, data: Option<&Dataset>) -> Result<Compiled> {
         let statistics = data
             .map(|d| self.calibrate(&prepared.module, d))
             .transpose()?;

@@ -14,9 +14,6 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Samples on which the error of each layer is measured.
-const ERROR_SAMPLES: usize = 8;
-
 /// What to write.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Emit {
@@ -68,7 +65,7 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
     let model = Model::open(&a.model)?;
     let mut bar = Bar::new();
     let mut dump = a.dump_phases.clone().map(|dir| Dump { dir, count: 0 });
-    let mut compiler = Compiler::new(options.clone()).progress(&mut bar);
+    let mut compiler = Compiler::new(options).progress(&mut bar);
     if let Some(d) = &mut dump {
         std::fs::create_dir_all(&d.dir).map_err(|e| file_error(&d.dir, e))?;
         compiler = compiler.observe(d);
@@ -79,15 +76,7 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
         .as_ref()
         .map(|c| Dataset::open(c, &qcc::interface(&prepared)?.inputs))
         .transpose()?;
-    let statistics = data
-        .as_ref()
-        .map(|d| compiler.calibrate(&prepared.module, d))
-        .transpose()?;
-    let samples = match &data {
-        Some(d) => vec![d.batch(0, ERROR_SAMPLES.min(d.len()))?],
-        None => Vec::new(),
-    };
-    let compiled = compiler.quantize(prepared, statistics, &samples)?;
+    let compiled = compiler.complete(prepared, data.as_ref())?;
     bar.clear();
     for w in &compiled.report.warnings {
         eprintln!("{w}");

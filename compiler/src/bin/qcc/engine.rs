@@ -29,19 +29,12 @@ pub(crate) fn open(path: &Path, scheme: &SchemeArgs, calib: Option<&Path>) -> Re
         let model = Model::open(path)?;
         let options = scheme.options(vec!["cpu".into()])?;
         let mut bar = Bar::new();
-        let mut first = Compiler::new(options.clone()).progress(&mut bar);
-        let prepared = first.prepare(&model)?;
+        let mut compiler = Compiler::new(options).progress(&mut bar);
+        let prepared = compiler.prepare(&model)?;
         let data = calib
             .map(|c| Dataset::open(c, &qcc::interface(&prepared)?.inputs))
             .transpose()?;
-        let statistics = data
-            .as_ref()
-            .map(|d| first.calibrate(&prepared.module, d))
-            .transpose()?;
-        let compiled =
-            Compiler::new(options)
-                .progress(&mut bar)
-                .quantize(prepared, statistics, &[])?;
+        let compiled = compiler.complete(prepared, data.as_ref())?;
         bar.clear();
         PlanFile::from_bytes(compiled.to_bytes()?, Verify::Lazy)?
     } else {

@@ -7,9 +7,9 @@
 //!
 //! Every window of `L` tokens predicts its tokens 1 … L−1, each given its prefix in the window.
 
+use super::{argmax, bad, floats};
 use qcc_ir::Tensor;
-use qcc_ir::diag::{Class, Diagnostic, Result};
-use qcc_ir::format::decode_slice;
+use qcc_ir::diag::Result;
 use serde::Serialize;
 
 /// Perplexity and, against a baseline, divergence.
@@ -52,10 +52,6 @@ pub struct Evaluator {
     same: u64,
 }
 
-fn bad(message: String) -> Diagnostic {
-    Diagnostic::error(522, Class::Input, message)
-}
-
 impl Evaluator {
     /// An evaluator that has seen nothing.
     pub fn new() -> Self {
@@ -82,8 +78,8 @@ impl Evaluator {
             )));
         }
         let (v, l) = (v as usize, l as usize);
-        let model = floats(logits)?;
-        let base = baseline.map(floats).transpose()?;
+        let model = floats::<f32>(logits)?;
+        let base = baseline.map(floats::<f32>).transpose()?;
         for (w, ids) in ids.as_slice::<i64>()?.chunks(l.max(1)).enumerate() {
             for (t, next) in ids.iter().enumerate().skip(1) {
                 let at = (w * l + t - 1) * v;
@@ -154,27 +150,10 @@ impl Evaluator {
     }
 }
 
-fn floats(t: &Tensor) -> Result<Vec<f32>> {
-    let mut v = vec![0f32; t.numel()];
-    decode_slice(t.dtype(), t.bytes(), &mut v).map_err(|e| bad(e.to_string()))?;
-    Ok(v)
-}
-
 fn log_sum_exp(x: &[f32]) -> f64 {
     let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = x.iter().map(|v| f64::from(v - max).exp()).sum();
     f64::from(max) + sum.ln()
-}
-
-/// Position of the largest value, the first of equals.
-fn argmax(x: &[f32]) -> usize {
-    let mut best = 0;
-    for (i, v) in x.iter().enumerate() {
-        if *v > x[best] {
-            best = i;
-        }
-    }
-    best
 }
 
 #[cfg(test)]
