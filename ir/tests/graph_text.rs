@@ -12,7 +12,7 @@ weight @"a b": f32[8] = [1, 0.1, -0.0, inf, 1e-5, 0x7ff8000000000001, 2, 3]
 weight @g: u4[2] = normal(7, 0.02)
 weight @scalar: i64[] = [-3]
 
-func @main(%x: f32[n, 8], %x.scale: f32[], %"x:0": i64[2*n + 1, (n + 3)//4, n % 4, min(1, n), max(-n + 2, 4)]) -> (logits: f32[n, 8], "out 2": bool[]) {
+func @main(%x: f32[n, 8], %x.scale: f32[], %"x:0": i64[2*n + 1, (n + 3)//4, n % 4, min(1, n), max(n - 2, 4)]) -> (logits: f32[n, 8], "out 2": bool[]) {
   %w: q<e4m3, [1, *], scale=f32>[8, 8] = const @fc.w, @fc.s @"W"
   %z: q<u4, [*], scale=e4m3/f32, zero=u4>[2] = const @g, @fc.s, @g
   %y: q<u4, [1, 128], scale=f16, dynamic, narrow>[2, 2] = const @g, _, @"a b"

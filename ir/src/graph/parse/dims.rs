@@ -138,16 +138,27 @@ fn factor(c: &mut Cursor, depth: usize) -> Result<Part> {
         (Tok::Word(w), Tok::Punct("(")) if w == "min" || w == "max" => {
             c.next();
             c.next();
-            let a = sum(c, depth + 1)?;
+            let Part { mut e, mut height } = sum(c, depth + 1)?;
             c.expect(",")?;
-            let b = sum(c, depth + 1)?;
+            loop {
+                let next = sum(c, depth + 1)?;
+                e = match w.as_str() {
+                    "min" => e.min_with(&next.e),
+                    _ => e.max_with(&next.e),
+                };
+                Part { e, height } = checked(
+                    pos,
+                    Part {
+                        e,
+                        height: height.max(next.height),
+                    },
+                )?;
+                if !c.eat(",") {
+                    break;
+                }
+            }
             c.expect(")")?;
-            let e = if w == "min" {
-                a.e.min_with(&b.e)
-            } else {
-                a.e.max_with(&b.e)
-            };
-            let height = a.height.max(b.height) + 1;
+            let height = height + 1;
             checked(pos, Part { e, height })
         }
         (Tok::Word(s) | Tok::Str(s), _) => {

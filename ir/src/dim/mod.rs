@@ -4,29 +4,22 @@
 //! (`batch*seq`, `(seq + 3)//4`). A [`DimExpr`] is kept as a sum of products,
 //!
 //! ```text
-//! Σ coefficient · atom · atom · …      atom = symbol | a // b | a % b | min(a, b) | max(a, b)
+//! Σ coefficient · atom · atom · …      atom = symbol | a // b | a % b | min(a, …) | max(a, …)
 //! ```
 //!
 //! sorted and merged, so that two expressions that are equal as polynomials over their atoms
-//! compare equal. Equality that this form does not show is left to a check at run time.
+//! compare equal. Equality that this form does not show is left to a check at run time. Minima
+//! and maxima are flat, and hold no operand that another one bounds for all sizes of 0 and more.
 //!
 //! Division rounds towards minus infinity. Coefficients saturate at the limits of `i64`;
 //! [`DimExpr::eval`] reports overflow instead.
 
-use crate::text::Ident;
-use std::collections::BTreeMap;
-use std::fmt;
-use std::ops::{Add, Mul, Sub};
+mod atom;
+mod display;
 
-/// A factor that is not a number.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Atom {
-    Sym(String),
-    FloorDiv(Box<DimExpr>, Box<DimExpr>),
-    Mod(Box<DimExpr>, Box<DimExpr>),
-    Min(Box<DimExpr>, Box<DimExpr>),
-    Max(Box<DimExpr>, Box<DimExpr>),
-}
+use atom::{Atom, Extreme, floor_div};
+use std::collections::BTreeMap;
+use std::ops::{Add, Mul, Sub};
 
 /// An integer expression over symbols, in canonical form.
 ///
@@ -83,11 +76,8 @@ impl DimExpr {
 
     /// The symbol's name, if it is a bare symbol.
     pub fn as_sym(&self) -> Option<&str> {
-        match self.terms.as_slice() {
-            [(m, 1)] => match m.as_slice() {
-                [Atom::Sym(s)] => Some(s),
-                _ => None,
-            },
+        match self.as_atom() {
+            Some(Atom::Sym(s)) => Some(s),
             _ => None,
         }
     }
@@ -100,7 +90,7 @@ impl DimExpr {
         if let (Some(a), Some(b)) = (self.as_const(), d.as_const())
             && b != 0
         {
-            return DimExpr::from(floor_div_i64(a, b).unwrap_or(i64::MAX));
+            return DimExpr::from(floor_div(a, b).unwrap_or(i64::MAX));
         }
         if let Some(q) = self.exact_div(d) {
             return q;
@@ -147,33 +137,48 @@ impl DimExpr {
     /// The smaller of the two.
     #[must_use]
     pub fn min_with(&self, o: &DimExpr) -> DimExpr {
-        self.choose(o, i64::min, Atom::Min)
+        Self::extreme([self.clone(), o.clone()], &Extreme::MIN)
     }
 
     /// The larger of the two.
     #[must_use]
     pub fn max_with(&self, o: &DimExpr) -> DimExpr {
-        self.choose(o, i64::max, Atom::Max)
+        Self::extreme([self.clone(), o.clone()], &Extreme::MAX)
     }
 
-    fn choose(
-        &self,
-        o: &DimExpr,
-        pick: fn(i64, i64) -> i64,
-        atom: fn(Box<DimExpr>, Box<DimExpr>) -> Atom,
-    ) -> DimExpr {
-        if let (Some(a), Some(b)) = (self.as_const(), o.as_const()) {
-            return DimExpr::from(pick(a, b));
+    /// The least or greatest of some expressions, flat, without operands that never decide.
+    fn extreme(of: impl IntoIterator<Item = DimExpr>, which: &Extreme) -> DimExpr {
+        let mut kept: Vec<DimExpr> = Vec::new();
+        for e in of {
+            let parts = e.as_atom().and_then(which.operands);
+            for part in parts.unwrap_or(std::slice::from_ref(&e)) {
+                if !kept.iter().any(|k| (which.decides)(k, part)) {
+                    kept.retain(|k| !(which.decides)(part, k));
+                    kept.push(part.clone());
+                }
+            }
         }
-        if let Some(diff) = (self.clone() - o.clone()).as_const() {
-            return if pick(diff, 0) == diff {
-                self.clone()
-            } else {
-                o.clone()
-            };
+        kept.sort();
+        match <[DimExpr; 1]>::try_from(kept) {
+            Ok([only]) => only,
+            Err(several) => Self::atom((which.atom)(several)),
         }
-        let (a, b) = if self <= o { (self, o) } else { (o, self) };
-        Self::atom(atom(Box::new(a.clone()), Box::new(b.clone())))
+    }
+
+    /// Whether `self >= o` is plain for all symbols of 0 and more.
+    fn covers(&self, o: &DimExpr) -> bool {
+        (self - o).bounds(&|_| (0, i64::MAX)).0 >= 0
+    }
+
+    /// The atom, if the expression is just one.
+    fn as_atom(&self) -> Option<&Atom> {
+        match self.terms.as_slice() {
+            [(m, 1)] => match m.as_slice() {
+                [a] => Some(a),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// The value under `bind`; `None` for an unbound symbol, a division by zero or an overflow.
@@ -220,12 +225,7 @@ impl DimExpr {
     /// Number of coefficients and factors, those of nested expressions included.
     pub fn size(&self) -> usize {
         let factors = self.terms.iter().flat_map(|(m, _)| m);
-        let inner = factors.map(|a| match a {
-            Atom::Sym(_) => 1,
-            Atom::FloorDiv(x, y) | Atom::Mod(x, y) | Atom::Min(x, y) | Atom::Max(x, y) => {
-                1 + x.size() + y.size()
-            }
-        });
+        let inner = factors.map(|a| 1 + a.operands().map(DimExpr::size).sum::<usize>());
         self.terms.len() + inner.sum::<usize>()
     }
 
@@ -234,10 +234,7 @@ impl DimExpr {
         for a in self.terms.iter().flat_map(|(m, _)| m) {
             match a {
                 Atom::Sym(s) => f(s),
-                Atom::FloorDiv(x, y) | Atom::Mod(x, y) | Atom::Min(x, y) | Atom::Max(x, y) => {
-                    x.visit_syms(f);
-                    y.visit_syms(f);
-                }
+                _ => a.operands().for_each(|e| e.visit_syms(f)),
             }
         }
     }
@@ -258,64 +255,6 @@ fn mul_range(a: (i64, i64), b: (i64, i64)) -> (i64, i64) {
     ];
     // INVARIANT: the array is not empty.
     (*p.iter().min().unwrap_or(&0), *p.iter().max().unwrap_or(&0))
-}
-
-fn floor_div_i64(a: i64, b: i64) -> Option<i64> {
-    let q = a.checked_div(b)?;
-    Some(q - i64::from(a % b != 0 && (a < 0) != (b < 0)))
-}
-
-impl Atom {
-    fn eval(&self, bind: &dyn Fn(&str) -> Option<i64>) -> Option<i64> {
-        match self {
-            Atom::Sym(s) => bind(s),
-            Atom::FloorDiv(a, b) => floor_div_i64(a.eval(bind)?, b.eval(bind)?),
-            Atom::Mod(a, b) => {
-                let (a, b) = (a.eval(bind)?, b.eval(bind)?);
-                a.checked_sub(b.checked_mul(floor_div_i64(a, b)?)?)
-            }
-            Atom::Min(a, b) => Some(a.eval(bind)?.min(b.eval(bind)?)),
-            Atom::Max(a, b) => Some(a.eval(bind)?.max(b.eval(bind)?)),
-        }
-    }
-
-    fn subst(&self, f: &dyn Fn(&str) -> Option<DimExpr>) -> DimExpr {
-        match self {
-            Atom::Sym(s) => f(s).unwrap_or_else(|| DimExpr::sym(s.clone())),
-            Atom::FloorDiv(a, b) => a.subst(f).floor_div(&b.subst(f)),
-            Atom::Mod(a, b) => a.subst(f).modulo(&b.subst(f)),
-            Atom::Min(a, b) => a.subst(f).min_with(&b.subst(f)),
-            Atom::Max(a, b) => a.subst(f).max_with(&b.subst(f)),
-        }
-    }
-
-    fn bounds(&self, range: &dyn Fn(&str) -> (i64, i64)) -> (i64, i64) {
-        match self {
-            Atom::Sym(s) => range(s),
-            Atom::Min(a, b) => {
-                let (a, b) = (a.bounds(range), b.bounds(range));
-                (a.0.min(b.0), a.1.min(b.1))
-            }
-            Atom::Max(a, b) => {
-                let (a, b) = (a.bounds(range), b.bounds(range));
-                (a.0.max(b.0), a.1.max(b.1))
-            }
-            Atom::FloorDiv(a, b) => {
-                let (a, b) = (a.bounds(range), b.bounds(range));
-                if b.0 <= 0 || a.0 < 0 {
-                    return (i64::MIN, i64::MAX);
-                }
-                (a.0 / b.1, a.1 / b.0)
-            }
-            Atom::Mod(a, b) => {
-                let (a, b) = (a.bounds(range), b.bounds(range));
-                if b.0 <= 0 || a.0 < 0 {
-                    return (i64::MIN, i64::MAX);
-                }
-                (0, (b.1 - 1).min(a.1))
-            }
-        }
-    }
 }
 
 impl From<i64> for DimExpr {
@@ -374,66 +313,6 @@ impl Mul for &DimExpr {
     }
 }
 
-impl fmt::Display for DimExpr {
-    /// Variable terms first, the constant last: `2*b*s + 3`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (consts, vars): (Vec<_>, Vec<_>) = self.terms.iter().partition(|(m, _)| m.is_empty());
-        let mut first = true;
-        for (m, c) in vars.into_iter().chain(consts) {
-            let sign = match (first, *c < 0) {
-                (true, false) => "",
-                (true, true) => "-",
-                (false, false) => " + ",
-                (false, true) => " - ",
-            };
-            f.write_str(sign)?;
-            first = false;
-            let abs = c.unsigned_abs();
-            if m.is_empty() {
-                write!(f, "{abs}")?;
-                continue;
-            }
-            if abs != 1 {
-                write!(f, "{abs}*")?;
-            }
-            for (i, a) in m.iter().enumerate() {
-                if i > 0 {
-                    f.write_str("*")?;
-                }
-                // A quotient or remainder is a factor of its own only inside parentheses.
-                let wrap =
-                    (m.len() > 1 || abs != 1) && matches!(a, Atom::FloorDiv(..) | Atom::Mod(..));
-                if wrap {
-                    write!(f, "({a})")?;
-                } else {
-                    write!(f, "{a}")?;
-                }
-            }
-        }
-        if first {
-            f.write_str("0")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Atom {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let wrap = |e: &DimExpr| match e.terms.as_slice() {
-            [] => e.to_string(),
-            [(m, c)] if (m.is_empty() && *c >= 0) || e.as_sym().is_some() => e.to_string(),
-            _ => format!("({e})"),
-        };
-        match self {
-            Atom::Sym(s) => write!(f, "{}", Ident(s)),
-            Atom::FloorDiv(a, b) => write!(f, "{}//{}", wrap(a), wrap(b)),
-            Atom::Mod(a, b) => write!(f, "{} % {}", wrap(a), wrap(b)),
-            Atom::Min(a, b) => write!(f, "min({a}, {b})"),
-            Atom::Max(a, b) => write!(f, "max({a}, {b})"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -485,6 +364,20 @@ mod tests {
             "s - 1"
         );
         assert_eq!(s("t").min_with(&s("s")).to_string(), "min(s, t)");
+    }
+
+    #[test]
+    fn extremes_are_flat_and_hold_what_decides() {
+        let (b, t) = (s("b"), s("t"));
+        let n = |c: i64| DimExpr::from(c);
+        let inner = (&b * &n(256)).max_with(&(&t * &n(4)));
+        let all = (&b * &n(768)).max_with(&inner).max_with(&inner);
+        assert_eq!(all.to_string(), "max(768*b, 4*t)");
+        assert_eq!(all.max_with(&(&t * &n(2))), all);
+        assert_eq!(b.min_with(&t).min_with(&n(7)).to_string(), "min(7, b, t)");
+        let seven = |_: &str| Some(7);
+        assert_eq!(all.eval(&seven), Some(768 * 7));
+        assert_eq!(all.bounds(&|_| (1, 2)), (768, 1536));
     }
 
     #[test]
