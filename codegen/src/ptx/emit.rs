@@ -31,6 +31,8 @@ pub(super) struct Emitter<'k> {
     pub(super) needs: Needs,
     pub(super) text: String,
     pub(super) labels: u32,
+    /// The statement that the next line begins, for its comment.
+    origin: Option<String>,
     counts: [u32; 4],
     images: Vec<Option<Image>>,
     /// Values that own their registers: used once, in their own region, by whoever takes over.
@@ -46,6 +48,7 @@ impl<'k> Emitter<'k> {
             needs,
             text: String::new(),
             labels: 0,
+            origin: None,
             counts: [0; 4],
             images: vec![None; kernel.num_values()],
             owned: owned(kernel),
@@ -60,6 +63,7 @@ impl<'k> Emitter<'k> {
             needs: Needs::base(),
             text: String::new(),
             labels: 0,
+            origin: None,
             counts: [0; 4],
             images: vec![None; kernel.num_values()],
             owned: vec![false; kernel.num_values()],
@@ -78,7 +82,20 @@ impl<'k> Emitter<'k> {
     // --- text ---------------------------------------------------------------------------------
 
     pub(super) fn line(&mut self, text: impl AsRef<str>) {
-        let _ = writeln!(self.text, "\t{};", text.as_ref());
+        let _ = match self.origin.take() {
+            Some(origin) => writeln!(self.text, "\t{}; //@ {origin}", text.as_ref()),
+            None => writeln!(self.text, "\t{};", text.as_ref()),
+        };
+    }
+
+    /// The next line says which statement of the kernel it comes from: the operation and its first
+    /// result as the kernel's text has them. The simulator's faults repeat it.
+    pub(super) fn begin(&mut self, stmt: &Stmt) {
+        let name = stmt.op.name();
+        self.origin = Some(match stmt.results.first() {
+            Some(v) => format!("{name} %{}", v.index()),
+            None => name,
+        });
     }
 
     pub(super) fn label(&mut self) -> String {
@@ -263,6 +280,7 @@ impl<'k> Emitter<'k> {
     }
 
     fn stmt(&mut self, stmt: &'k Stmt) -> Emitted {
+        self.begin(stmt);
         match stmt.op {
             Op::Const { bits } => {
                 let v = stmt.results[0];

@@ -112,6 +112,7 @@ impl<'k> Emitter<'k> {
         self.bind(&region.params[..1], &[index]);
         self.bind(&region.params[1..], &carried);
         self.region_stmts(region)?;
+        self.begin(stmt);
         self.hand_on(stmt, &carried, &region.yields)?;
         let again = self.fresh(Class::Pred);
         self.line(format!("add.{suffix} {i}, {i}, {step}"));
@@ -129,6 +130,7 @@ impl<'k> Emitter<'k> {
         self.place(&top);
         self.bind(&test.params, &carried);
         self.region_stmts(test)?;
+        self.begin(stmt);
         let again = self.reg(test.yields[0]);
         self.line(format!("@!{again} bra {end}"));
         // The body and the code after the loop are reached from here only, so they may share the
@@ -139,6 +141,7 @@ impl<'k> Emitter<'k> {
             self.set(stmt.results[i], image);
         }
         self.region_stmts(body)?;
+        self.begin(stmt);
         self.hand_on(stmt, &carried, &body.yields)?;
         self.line(format!("bra {top}"));
         self.place(&end);
@@ -156,6 +159,7 @@ impl<'k> Emitter<'k> {
         let (second, end) = (self.label(), self.label());
         self.line(format!("@!{cond} bra {second}"));
         self.region_stmts(then)?;
+        self.begin(stmt);
         self.hand_on(stmt, &results, &then.yields)?;
         let empty = other.stmts.is_empty() && other.yields.is_empty();
         if !empty {
@@ -163,6 +167,7 @@ impl<'k> Emitter<'k> {
         }
         self.place(&second);
         self.region_stmts(other)?;
+        self.begin(stmt);
         self.hand_on(stmt, &results, &other.yields)?;
         if !empty {
             self.place(&end);

@@ -204,13 +204,6 @@ impl fmt::Display for Report {
                 w.line, w.count, w.least_in_flight
             )?;
         }
-        for w in &self.waits {
-            writeln!(
-                f,
-                "  wait at line {:<7} {} times, at least {} bytes in flight",
-                w.line, w.count, w.least_in_flight
-            )?;
-        }
         for (k, n) in Class::NAMES
             .iter()
             .zip(&self.warp_instructions)
