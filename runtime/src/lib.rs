@@ -13,19 +13,27 @@
 //! # Ok::<(), qcc_ir::Diagnostic>(())
 //! ```
 //!
+//! Devices are cargo features, `cpu` and `sim` by default: [`Device::Cpu`] runs a plan's CPU
+//! section, [`Device::Sim`] executes the PTX of an `sm_*` section on the processor.
+//!
 //! Nothing here prints, reads the environment, opens a path that it was not given, or uses a
 //! pool of threads that is not the caller's.
 #![warn(missing_docs)]
 
 mod engine;
+#[cfg(feature = "sim")]
+mod gpu;
 mod load;
 mod memory;
 pub mod plan_file;
 mod session;
 
 pub use engine::{Device, Engine};
+#[cfg(feature = "sim")]
+pub use gpu::sim::SimOptions;
 pub use memory::Memory;
 pub use plan_file::{PlanContents, PlanFile, PlanWriter, Verify};
+#[cfg(feature = "cpu")]
 pub use qcc_cpu::Threads;
 pub use qcc_ir::Tensor;
 pub use session::Session;

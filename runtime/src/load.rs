@@ -5,7 +5,9 @@
 
 use qcc_ir::diag::{Diagnostic, Result};
 use qcc_ir::graph::{Module, WeightBytes, WeightData, parse, verify};
-use qcc_ir::plan::{Action, Interface, Step, TargetSection, WeightEntry, step_names};
+#[cfg(feature = "cpu")]
+use qcc_ir::plan::{Action, Step, step_names};
+use qcc_ir::plan::{Interface, TargetSection, WeightEntry};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -103,6 +105,7 @@ fn link_weights(file: &Arc<PlanFile>, module: &mut Module) -> Result<()> {
 ///
 /// # Errors
 /// `Q0408` if a step is missing, out of place, or nothing that a CPU runs.
+#[cfg(feature = "cpu")]
 pub(crate) fn check_cpu_steps(section: &TargetSection, module: &Module) -> Result<()> {
     let names: Vec<&str> = module
         .funcs
@@ -130,6 +133,7 @@ pub(crate) fn check_cpu_steps(section: &TargetSection, module: &Module) -> Resul
     Ok(())
 }
 
+#[cfg(feature = "cpu")]
 fn runs_on_cpu(step: &Step) -> bool {
     let cpu = |c: &qcc_ir::plan::Choice| {
         c.requires.is_none() && c.when.is_empty() && c.actions == [Action::Cpu]

@@ -1,7 +1,9 @@
 //! How much memory a run needs, before anything is allocated.
 //!
 //! A value is live from the op that defines it to the last op that reads it. The intermediates
-//! need `max over ops Σ bytes(live values)`, inputs, outputs and constants not counted.
+//! need `max over ops Σ bytes(live values)`, inputs, outputs and constants not counted. A GPU's
+//! section has planned its own memory instead.
+#![cfg_attr(not(feature = "cpu"), allow(dead_code))]
 
 use qcc_ir::DType;
 use qcc_ir::bind::Sizes;
@@ -15,9 +17,11 @@ pub struct Memory {
     pub weights: u64,
     /// Intermediate values at their peak.
     pub intermediates: u64,
-    /// Inputs, which the caller holds.
+    /// Memory that products of the vendor's library use; GPUs only.
+    pub workspace: u64,
+    /// Inputs, which the caller holds; a GPU has a copy.
     pub inputs: u64,
-    /// Outputs, which the caller gets.
+    /// Outputs, which the caller gets; a GPU has a copy.
     pub outputs: u64,
 }
 
@@ -41,13 +45,14 @@ pub(crate) fn memory(module: &Module, sizes: &[(&str, u64)]) -> Result<Memory> {
     Ok(Memory {
         weights: sum(Box::new(weights))?,
         intermediates: peak(func, &of)?,
+        workspace: 0,
         inputs: sum(Box::new(func.params.iter().map(|v| of(*v))))?,
         outputs: sum(Box::new(func.results.iter().map(|(_, v)| of(*v))))?,
     })
 }
 
 /// Every symbol's size, each within its range.
-fn checked_sizes(module: &Module, given: &[(&str, u64)]) -> Result<Sizes> {
+pub(crate) fn checked_sizes(module: &Module, given: &[(&str, u64)]) -> Result<Sizes> {
     let bad = |text: String| Diagnostic::error(720, Class::Input, text);
     if let Some((name, _)) = given
         .iter()
@@ -130,7 +135,7 @@ fn tensor_bytes(dtype: DType, dims: &[u64]) -> Result<u64> {
     elems.and_then(|n| dtype.byte_len(n)).ok_or_else(too_large)
 }
 
-fn too_large() -> Diagnostic {
+pub(crate) fn too_large() -> Diagnostic {
     Diagnostic::error(
         721,
         Class::Input,

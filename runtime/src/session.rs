@@ -7,15 +7,25 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::Engine;
+use crate::engine::Backend;
+#[cfg(feature = "sim")]
+use crate::gpu::GpuSession;
 
 /// Runs an engine, one run at a time. Sessions of one engine run side by side.
 pub struct Session {
+    /// Its part of a GPU, from the first run on; dropped before the engine's weights.
+    #[cfg(feature = "sim")]
+    gpu: Option<GpuSession>,
     engine: Arc<Engine>,
 }
 
 impl Session {
     pub(crate) fn new(engine: Arc<Engine>) -> Self {
-        Session { engine }
+        Session {
+            #[cfg(feature = "sim")]
+            gpu: None,
+            engine,
+        }
     }
 
     /// The engine that runs.
@@ -30,10 +40,22 @@ impl Session {
     /// `Q0722` to `Q0724` for a name that the plan does not have, that is missing, or that is
     /// given twice; `Q0505` for an input whose type or shape is not what the plan says, or a
     /// size outside its compiled range. Each names both sides. Errors of the data, such as an
-    /// index outside its table, come from the op that meets them.
+    /// index outside its table, come from the op that meets them; on a GPU such an index reads
+    /// zeros. `Q0732` if a GPU's kernel fails.
     pub fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<(String, Tensor)>> {
         let ordered = in_order(self.engine.inputs(), inputs)?;
-        let results = self.engine.program().run(&ordered)?;
+        let results = match &self.engine.backend {
+            #[cfg(feature = "cpu")]
+            Backend::Cpu(_, program) => program.run(&ordered)?,
+            #[cfg(feature = "sim")]
+            Backend::Gpu(engine) => {
+                let session = match &mut self.gpu {
+                    Some(session) => session,
+                    None => self.gpu.insert(engine.session()?),
+                };
+                session.run(engine, &ordered)?
+            }
+        };
         let names = self.engine.outputs().iter().map(|p| p.name.clone());
         Ok(names.zip(results).collect())
     }

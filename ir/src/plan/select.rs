@@ -30,13 +30,24 @@ impl Plan {
     /// # Errors
     /// `Q0406` if there is none.
     pub fn section_for_gpu(&self, sm: u32) -> Result<&TargetSection> {
-        let runs = self
-            .targets
-            .iter()
-            .filter_map(|t| Some((capability(&t.target)?, t)))
-            .filter(|(built_for, _)| *built_for <= sm);
-        let best = runs.max_by_key(|(built_for, _)| *built_for).map(|(_, t)| t);
-        best.ok_or_else(|| self.no_section(&format!("sm_{sm}"), &format!("sm_{sm}")))
+        let name = format!("sm_{sm}");
+        self.newest(sm).ok_or_else(|| self.no_section(&name, &name))
+    }
+
+    /// The section for the newest GPU that the plan was built for.
+    ///
+    /// # Errors
+    /// `Q0406` if it was built for none.
+    pub fn section_for_newest_gpu(&self) -> Result<&TargetSection> {
+        let found = self.newest(u32::MAX);
+        found.ok_or_else(|| self.no_section("a GPU", "sm_80"))
+    }
+
+    fn newest(&self, most: u32) -> Option<&TargetSection> {
+        let known = self.targets.iter();
+        let known = known.filter_map(|t| Some((t.compute_capability()?, t)));
+        let runs = known.filter(|(built_for, _)| *built_for <= most);
+        runs.max_by_key(|(built_for, _)| *built_for).map(|(_, t)| t)
     }
 
     fn no_section(&self, device: &str, rebuild_for: &str) -> Diagnostic {
@@ -52,7 +63,9 @@ impl Plan {
     }
 }
 
-/// The number in `sm_90`; none for other targets.
-fn capability(target: &str) -> Option<u32> {
-    target.strip_prefix("sm_")?.parse().ok()
+impl TargetSection {
+    /// The compute capability of a GPU target, 90 for `sm_90`; none for a CPU.
+    pub fn compute_capability(&self) -> Option<u32> {
+        self.target.strip_prefix("sm_")?.parse().ok()
+    }
 }

@@ -1,5 +1,7 @@
-//! Plans on the CPU device, judged by the oracle.
+//! Plans on the CPU and on the simulated GPU, judged by the oracle.
 
+mod gpu;
+mod gpu_refusals;
 mod model;
 mod refusals;
 mod runs;

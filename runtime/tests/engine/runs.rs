@@ -79,6 +79,7 @@ fn memory_is_known_before_a_run() {
         Memory {
             weights: 50 * 32 * 2 + 32 * 4 + 24 * 32 + 24 * 4 + 24 * 4 + 4,
             intermediates: 10 * row.into_iter().max().unwrap(),
+            workspace: 0,
             inputs: 10 * (8 + 24 * 4),
             outputs: 10 * (24 * 4 + 32 * 4),
         }

@@ -20,6 +20,30 @@ struct Part {
     height: usize,
 }
 
+/// Reads what [`DimExpr`]'s `Display` writes: sums, products, `//`, `%`, `min` and `max` over
+/// numbers and symbols.
+impl std::str::FromStr for DimExpr {
+    type Err = crate::Diagnostic;
+
+    /// # Errors
+    /// `Q03nn` where the text is no size, or one that is too large or nested too deeply.
+    fn from_str(text: &str) -> Result<Self> {
+        // In brackets `//` divides, elsewhere it begins a comment.
+        let mut c = Cursor::new(&format!("[{text}]"));
+        let size = c.expect("[").and_then(|()| dim(&mut c)).and_then(|d| {
+            c.expect("]")?;
+            match c.peek() {
+                Tok::End => Ok(d),
+                _ => Err(c.expected("the end of the size")),
+            }
+        })?;
+        match c.into_errors().into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(size),
+        }
+    }
+}
+
 /// `[dim, dim, …]`
 pub(in crate::graph) fn dims(c: &mut Cursor) -> Result<Vec<DimExpr>> {
     c.expect("[")?;
@@ -166,5 +190,27 @@ fn factor(c: &mut Cursor, depth: usize) -> Result<Part> {
             leaf(DimExpr::sym(s))
         }
         _ => Err(c.expected("a size")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::DimExpr;
+
+    #[test]
+    fn what_is_printed_is_read_and_nothing_else() {
+        for text in [
+            "0",
+            "n",
+            "-3",
+            "512*((128*n + 255)//256)",
+            "(b*s + 3)//4 - min(b, s)%7",
+        ] {
+            let size: DimExpr = text.parse().unwrap();
+            assert_eq!(size.to_string().parse::<DimExpr>().unwrap(), size, "{text}");
+        }
+        for bad in ["", "n +", "n]", "1] + [2", "n // c", "n, m", "&"] {
+            assert!(bad.parse::<DimExpr>().is_err(), "{bad}");
+        }
     }
 }

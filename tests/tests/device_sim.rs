@@ -1,0 +1,78 @@
+//! Plans on the simulated GPU give the numbers of the CPU device.
+
+use qcc::data::Dataset;
+use qcc::onnx::Model;
+use qcc::{Compiled, Compiler, Options, Scheme, interface};
+use qcc_ir::format::decode_slice;
+use qcc_runtime::{Device, Engine, PlanFile, SimOptions, Tensor, Threads, Verify};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+fn models() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models")
+}
+
+fn compile(scheme: &str, targets: &[&str], calibrated: bool) -> Compiled {
+    let model = Model::open(&models().join("docs-gpt-outlier.onnx")).unwrap();
+    let mut options = Options {
+        targets: targets.iter().map(ToString::to_string).collect(),
+        ..Options::default()
+    };
+    options.passes.scheme = Scheme::named(scheme).unwrap();
+    let mut compiler = Compiler::new(options.clone());
+    let prepared = compiler.prepare(&model).unwrap();
+    let ports = interface(&prepared).unwrap().inputs;
+    let data =
+        calibrated.then(|| Dataset::open(&models().join("calib_tokens.npy"), &ports).unwrap());
+    Compiler::new(options)
+        .compile(&model, data.as_ref())
+        .unwrap()
+}
+
+fn engine(compiled: &Compiled, device: Device) -> Arc<Engine> {
+    let file = PlanFile::from_bytes(compiled.to_bytes().unwrap(), Verify::Full).unwrap();
+    Engine::new(Arc::new(file), device).unwrap()
+}
+
+fn floats(t: &Tensor) -> Vec<f64> {
+    let mut out = vec![0f64; t.numel()];
+    decode_slice(t.dtype(), t.bytes(), &mut out).unwrap();
+    out
+}
+
+/// `‖a − b‖ / ‖b‖`
+fn error(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!((a.dtype(), a.dims()), (b.dtype(), b.dims()));
+    let (a, b) = (floats(a), floats(b));
+    let square = |i: &mut dyn Iterator<Item = f64>| i.map(|x| x * x).sum::<f64>();
+    let diff = square(&mut a.iter().zip(&b).map(|(a, b)| a - b));
+    (diff / square(&mut b.iter().copied())).sqrt()
+}
+
+fn tokens(batch: u64, length: u64) -> Tensor {
+    let ids: Vec<i64> = (0..batch * length)
+        .map(|i| (i as i64 * 37 + 11) % 500)
+        .collect();
+    Tensor::i64(&[batch, length], &ids).unwrap()
+}
+
+#[test]
+fn static_fp8_on_sim_is_static_fp8_on_cpu() {
+    let compiled = compile("fp8", &["cpu", "sm_80"], true);
+    let cpu = engine(&compiled, Device::Cpu(Threads::new(2).unwrap()));
+    let mut options = SimOptions::default();
+    options.threads = 2;
+    options.checks = true;
+    let sim = engine(&compiled, Device::Sim(options));
+    assert_eq!((sim.device(), sim.target()), ("sim", "sm_80"));
+    let (mut sim, mut cpu) = (sim.session(), cpu.session());
+    for (batch, length) in [(1, 7), (2, 3), (1, 7)] {
+        let ids = tokens(batch, length);
+        let got = sim.run(&[("input_ids", &ids)]).unwrap();
+        let want = cpu.run(&[("input_ids", &ids)]).unwrap();
+        for ((name, got), (_, want)) in got.iter().zip(&want) {
+            let e = error(got, want);
+            assert!(e < 1e-3, "{name} at [{batch}, {length}]: {e}");
+        }
+    }
+}
