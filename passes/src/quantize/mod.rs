@@ -123,11 +123,9 @@ impl Layers {
         let name = &rw.src.value(x).name;
         let mut operands = vec![rw.get(x)];
         if let Some(s) = a.scale {
-            let value = f64::from(s).to_bits();
-            let scalar = TensorType::new(DType::F32, []);
-            let name = format!("{name}.scale");
-            let splat = OpKind::Splat { value };
-            operands.extend(rw.b.push(splat, &[], vec![scalar], &[&name]));
+            // A weight, not a number: kernels of layers with other scales are the same.
+            let scale = inline_f32(format!("{name}.scale"), Vec::new(), &[s]);
+            operands.push(rw.constant(scale));
         }
         let name = format!("{name}.q");
         let v = rw.b.push(OpKind::Quantize, &operands, vec![ty], &[&name])[0];
