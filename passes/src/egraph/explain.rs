@@ -7,6 +7,7 @@
 use super::cost::Costs;
 use super::recipe::{Recipe, Step};
 use super::region::{Binding, Region, Source, has_expression, is_elementwise};
+use super::rules::Declined;
 use qcc_ir::graph::{Def, Func, Module, Op, OpKind, ValueId};
 use qcc_ir::ledger::{Candidate, Decision, Ledger, Topic};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,15 +25,16 @@ impl<'a> Place<'a> {
         &self.func.ops[self.binding.ops[at as usize].index()]
     }
 
-    /// The name by which users know an op: its first source node, else its value. A quantize
-    /// comes from the node that it feeds, and is told from it by its value.
+    /// The name by which users know an op: its source nodes, else its value. A quantize comes
+    /// from the node that it feeds, and is told from it by its value.
     fn site(&self, op: &Op) -> String {
-        let r = op.results.first();
-        let value = r.map_or(String::new(), |r| format!("%{}", self.func.value(*r).name));
-        match op.loc.nodes.first() {
-            Some(n) if op.kind == OpKind::Quantize => format!("{n} {value}"),
-            Some(n) => n.clone(),
-            None => value,
+        let value = || {
+            let r = op.results.first();
+            r.map_or(String::new(), |r| self.func.value(*r).name.clone())
+        };
+        match op.loc.nodes.is_empty() || op.kind == OpKind::Quantize {
+            true => value(),
+            false => op.loc.to_string(),
         }
     }
 
@@ -161,8 +163,11 @@ fn apart(
             out.push(Candidate::refused(name, reason));
         }
     };
-    for d in &recipe.declined {
-        let reads = d.readers.iter().any(|o| ops.contains(o));
+    // The smallest forms say it best.
+    let mut declined: Vec<&Declined> = recipe.declined.iter().collect();
+    declined.sort_by_key(|d| d.readers.len() + d.producers.len());
+    for d in declined {
+        let reads = !d.readers.is_disjoint(ops) && d.producers.is_disjoint(ops);
         if let (true, Some(p)) = (reads, d.producers.iter().find(|o| elsewhere(o))) {
             let name = format!(
                 "with {} {}",
@@ -201,7 +206,11 @@ fn producer<'a>(place: &Place<'a>, v: ValueId) -> Option<&'a Op> {
 /// Why an op is not fused with the one that computes its operand; `None` where nobody would
 /// expect it.
 fn boundary(reader: &Op, producer: &Op, outside: bool) -> Option<String> {
-    if !has_expression(&producer.kind) || !has_expression(&reader.kind) {
+    if !has_expression(&producer.kind) {
+        let expected = is_elementwise(&reader.kind) && !producer.operands.is_empty();
+        return expected.then(|| format!("`{}` carries no expression", producer.kind.name()));
+    }
+    if !has_expression(&reader.kind) {
         return None;
     }
     if !outside {

@@ -42,10 +42,13 @@ struct Sibling {
     origin: Origin,
 }
 
-/// Linears by their activation and the op that they come from; the one with its bias, where
-/// there is one.
-fn siblings(space: &Space<'_>) -> Vec<Vec<Sibling>> {
-    let mut groups: BTreeMap<Id, BTreeMap<u32, Sibling>> = BTreeMap::new();
+/// The linears that read one activation: the forms of each, with and without its bias, by the op
+/// that they come from.
+type Group = BTreeMap<u32, Vec<Sibling>>;
+
+/// All groups of more than one linear.
+fn siblings(space: &Space<'_>) -> Vec<Group> {
+    let mut groups: BTreeMap<Id, Group> = BTreeMap::new();
     for (class, node) in space.op_nodes() {
         let Some(s) = sibling(space, class, node) else {
             continue;
@@ -54,17 +57,21 @@ fn siblings(space: &Space<'_>) -> Vec<Vec<Sibling>> {
             let kind = &space.region.ops[**op as usize].kind;
             matches!(kind, OpKind::Linear { .. })
         };
-        let Some(op) = s.origin.ops.iter().find(is_linear).copied() else {
-            continue;
-        };
-        let group = groups.entry(s.x).or_default();
-        let worth = |s: &Sibling| (constant(space, s.weight).is_some(), s.bias.is_some());
-        if group.get(&op).is_none_or(|old| worth(old) < worth(&s)) {
-            group.insert(op, s);
+        if let Some(op) = s.origin.ops.iter().find(is_linear).copied() {
+            let forms = groups.entry(s.x).or_default().entry(op).or_default();
+            forms.push(s);
         }
     }
-    let lists = groups.into_values().map(|g| g.into_values().collect());
-    lists.filter(|g: &Vec<Sibling>| g.len() > 1).collect()
+    groups.into_values().filter(|g| g.len() > 1).collect()
+}
+
+/// The form of each linear that merges best: with constant weights, then with its bias.
+fn best(space: &Space<'_>, group: Group) -> Vec<Sibling> {
+    let worth = |s: &Sibling| (constant(space, s.weight).is_some(), s.bias.is_some());
+    let forms = group.into_values();
+    forms
+        .filter_map(|f| f.into_iter().max_by_key(worth))
+        .collect()
 }
 
 fn sibling(space: &Space<'_>, class: Id, node: &Node) -> Option<Sibling> {
@@ -88,6 +95,7 @@ fn sibling(space: &Space<'_>, class: Id, node: &Node) -> Option<Sibling> {
 
 fn columns(rule: &Rule, space: &Space<'_>, found: &mut Found) {
     for group in siblings(space) {
+        let group = best(space, group);
         let n = group.len();
         let every = n <= ALL_RUNS;
         for len in (2..=n).rev().filter(|l| every || *l == n) {
@@ -198,23 +206,24 @@ fn gate_up(rule: &Rule, space: &Space<'_>, found: &mut Found) {
         .filter(|(d, _)| is_elementwise(&d.kind))
         .map(|(_, o)| o.iter().map(|c| space.graph.find(*c)).collect())
         .collect();
+    let meet = |a: &Sibling, b: &Sibling| {
+        let both = [a, b].map(|s| space.graph.find(s.class));
+        readers.iter().any(|r| both.iter().all(|c| r.contains(c)))
+    };
     for group in siblings(space) {
-        for (i, a) in group.iter().enumerate() {
-            for b in &group[i + 1..] {
-                let meets = |r: &Vec<Id>| {
-                    r.contains(&space.graph.find(a.class)) && r.contains(&space.graph.find(b.class))
-                };
-                if readers.iter().any(meets) {
-                    let merged = two_accumulators(rule, space, a, b);
-                    match merged {
-                        Ok(p) => found.proposals.push(p),
-                        Err(reason) => found.declined.push(Declined {
-                            readers: b.origin.ops.clone(),
-                            producers: a.origin.ops.clone(),
-                            rule: rule.name,
-                            reason,
-                        }),
-                    }
+        let linears: Vec<&Vec<Sibling>> = group.values().collect();
+        for (i, gates) in linears.iter().enumerate() {
+            let ups = || linears[i + 1..].iter().copied().flatten();
+            let pairs = gates.iter().flat_map(|a| ups().map(move |b| (a, b)));
+            for (a, b) in pairs.filter(|(a, b)| meet(a, b)) {
+                match two_accumulators(rule, space, a, b) {
+                    Ok(p) => found.proposals.push(p),
+                    Err(reason) => found.declined.push(Declined {
+                        readers: b.origin.ops.clone(),
+                        producers: a.origin.ops.clone(),
+                        rule: rule.name,
+                        reason,
+                    }),
                 }
             }
         }

@@ -12,6 +12,7 @@ use egg::{Id, Language};
 use qcc_ir::exec::{Bindings, CostModel};
 use qcc_ir::graph::{Module, OpKind, TensorType, verify};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Add;
 
 /// A function of random ops on values of one shape, some of them returned.
 fn random(rng: &mut Rng, ops: usize) -> String {
@@ -369,4 +370,97 @@ fn costs_are_summed_over_the_sizes_that_matter() {
     let ty = m.funcs[0].values[0].ty.clone();
     let micros = costs.op(&m.funcs[0].ops[0].kind, &[&ty], std::slice::from_ref(&ty));
     assert_eq!(micros, Ok(vec![2.0 + 4.0, 2.0 + 64.0]));
+}
+
+/// A decoder of the shape of Llama 2 70B in static fp8; weights are made on demand, so none is.
+fn llama_70b() -> String {
+    let (d, kv, ff) = (8192, 1024, 28672);
+    let mut weights = format!("weight @embed: f16[32000, {d}] = normal(0, 1.0)\n");
+    for g in (0..80).flat_map(|i| [format!("n{i}g"), format!("m{i}g")]) {
+        weights.push_str(&format!("weight @{g}: f16[{d}] = normal(5, 1.0)\n"));
+    }
+    let mut body = format!(
+        "%embed: f16[32000, {d}] = const @embed\n%x0: f16[1, s, {d}] = gather %embed, %ids {{ axis = 0 }}\n"
+    );
+    let mut linear = |w: &str, x: &str, y: &str, n: i32, k: i32| {
+        weights.push_str(&format!(
+            "weight @{w}: e4m3[{n}, {k}] = normal(1, 20.0)\nweight @{w}.s: f32[{n}, 1] = splat(0.01)\n"
+        ));
+        format!(
+            "%{w}: q<e4m3, [1, *], scale=f32>[{n}, {k}] = const @{w}, @{w}.s\n\
+             %{y}: f16[1, s, {n}] = linear %{x}, %{w} @\"{w}\"\n"
+        )
+    };
+    let quantize = |x: &str, n: i32, scale: f64| {
+        format!(
+            "%{x}s: f32[] = splat {{ value = {scale} }}\n\
+             %{x}q: q<e4m3, [*, *, *], scale=f32>[1, s, {n}] = quantize %{x}, %{x}s\n"
+        )
+    };
+    let norm = |x: &str, y: &str| {
+        format!(
+            "%{y}g: f16[{d}] = const @{y}g\n%{y}: f16[1, s, {d}] = rms_norm %{x}, %{y}g {{ eps = 1e-5 }}\n"
+        )
+    };
+    for i in 0..80 {
+        let v = |n: &str| format!("{n}{i}");
+        body += &norm(&v("x"), &v("n"));
+        body += &quantize(&v("n"), d, 0.01 + f64::from(i));
+        body += &linear(&v("wq"), &v("n").add("q"), &v("q"), d, d);
+        body += &linear(&v("wk"), &v("n").add("q"), &v("k"), kv, d);
+        body += &linear(&v("wv"), &v("n").add("q"), &v("v"), kv, d);
+        body += &format!("%qr{i}: f16[1, s, {d}] = rotary %q{i}, %cos, %sin {{ heads = 64 }}\n");
+        body += &format!("%kr{i}: f16[1, s, {kv}] = rotary %k{i}, %cos, %sin {{ heads = 8 }}\n");
+        body += &format!(
+            "%a{i}: f16[1, s, {d}] = attention %qr{i}, %kr{i}, %v{i} {{ heads = 64, kv_heads = 8, scale = 0.088, causal }}\n"
+        );
+        body += &quantize(&v("a"), d, 0.02 + f64::from(i));
+        body += &linear(&v("wo"), &v("a").add("q"), &v("o"), d, d);
+        body += &format!("%h{i}: f16[1, s, {d}] = add %x{i}, %o{i}\n");
+        body += &norm(&v("h"), &v("m"));
+        body += &quantize(&v("m"), d, 0.03 + f64::from(i));
+        body += &linear(&v("wg"), &v("m").add("q"), &v("g"), ff, d);
+        body += &linear(&v("wu"), &v("m").add("q"), &v("u"), ff, d);
+        body += &format!(
+            "%t{i}: f16[1, s, {ff}] = silu %g{i}\n%p{i}: f16[1, s, {ff}] = mul %t{i}, %u{i}\n"
+        );
+        body += &quantize(&v("p"), ff, 0.04 + f64::from(i));
+        body += &linear(&v("wd"), &v("p").add("q"), &v("d"), d, ff);
+        body += &format!("%x{}: f16[1, s, {d}] = add %h{i}, %d{i}\n", i + 1);
+    }
+    format!(
+        "dim s = 1..4096 @ 1, 2048\n{weights}\
+         func @main(%ids: i64[1, s], %cos: f16[s, 64], %sin: f16[s, 64]) -> (y: f16[1, s, {d}]) {{\n{body}return %x80\n}}\n"
+    )
+}
+
+#[test]
+fn a_model_of_80_layers_becomes_nine_kernels_a_layer() {
+    let (before, out) = fused(&llama_70b());
+    assert_eq!(before.funcs[0].ops.len(), 2 + 80 * 33);
+    let kernel = |k: &OpKind| !matches!(k, OpKind::Const { .. } | OpKind::Splat { .. });
+    let f = &out.module.funcs[0];
+    let kernels: Vec<&str> = f
+        .ops
+        .iter()
+        .map(|o| &o.kind)
+        .filter(|k| kernel(k))
+        .map(OpKind::name)
+        .collect();
+    let layer = [
+        "rms_norm",
+        "linear",
+        "rotary",
+        "rotary",
+        "attention",
+        "linear",
+        "rms_norm",
+        "linear",
+        "linear",
+    ];
+    assert_eq!(kernels[0], "gather");
+    for (i, l) in kernels[1..].chunks(layer.len()).enumerate() {
+        assert_eq!(l, layer, "layer {i}");
+    }
+    assert_eq!((out.stats.regions, out.stats.distinct), (1 + 80 * 9, 9));
 }
