@@ -65,7 +65,7 @@ pub fn supports(
             attention::Shape::of(operands[0], operands[2], attrs, target)?;
             all(check_store)
         }
-        OpKind::Rotary(a) => rotary::head(operands[0], a).map(|_| ()),
+        OpKind::Rotary(a) => rotary::head(operands, a).map(|_| ()),
         OpKind::MatMul if !results[0].elem.storage().is_float() => {
             Err(unsupported("matrix products are for floats"))
         }

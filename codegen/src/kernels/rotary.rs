@@ -4,7 +4,8 @@
 //! y[i] = x[i]·cos − x[j]·sin,   y[j] = x[j]·cos + x[i]·sin
 //! ```
 //!
-//! The partner of an element is `i ± d/2`, or its neighbour where pairs are interleaved.
+//! The partner of an element is `i ± d/2`, or its neighbour where pairs are interleaved. Two
+//! tensors that turn by the same angles are walked as one whose columns lie side by side.
 
 use super::map::{THREADS, walk};
 use super::unsupported;
@@ -21,31 +22,63 @@ use qcc_ir::kernel::{Launch, Value};
 /// # Errors
 /// When the size of a head is not known.
 pub fn build(m: &Module, f: &Func, op: &Op, a: &RotaryAttrs) -> Result<Launched> {
-    let shape = f.ty(op.results[0]).shape.clone();
-    let head = head(f.ty(op.results[0]), a)?;
+    let types: Vec<&TensorType> = op.operands.iter().map(|v| f.ty(*v)).collect();
+    let head = head(&types, a)?;
     let mut fr = Frame::open(m, f, op, Launch::threads(THREADS), &[])?;
-    let result = fr.results[0].clone();
     let interleaved = a.interleaved;
-    let grid = walk(&mut fr, &shape, |fr, p| {
-        let v = rotated(fr, p, head, interleaved);
-        store_result(fr, &result, p, v, None);
+    let own = types[0].shape.clone();
+    if op.results.len() == 1 {
+        let grid = walk(&mut fr, &own, |fr, p| turn(fr, p, 0, head, interleaved));
+        return fr.close(grid, 0);
+    }
+    let first = columns(types[0])?;
+    let both = first + columns(types[3])?;
+    let mut side_by_side = own.clone();
+    let last = side_by_side.len() - 1;
+    side_by_side[last] = DimExpr::from(both);
+    let grid = walk(&mut fr, &side_by_side, |fr, p| {
+        let end = fr.k.int_like(p.at[last], first);
+        let in_first = fr.k.lt(p.at[last], end);
+        let mut here = p.clone();
+        here.shape[last] = DimExpr::from(first);
+        fr.when(in_first, |fr| turn(fr, &here, 0, head, interleaved));
+        let in_second = fr.k.not(in_first);
+        here.shape[last] = DimExpr::from(both - first);
+        here.at[last] = fr.k.sub(p.at[last], end);
+        fr.when(in_second, |fr| turn(fr, &here, 1, head, interleaved));
     });
     fr.close(grid, 0)
 }
 
-/// Columns of a head.
+/// Stores the turned element at a position of tensor `i`.
+fn turn(fr: &mut Frame, p: &Position, i: usize, head: i64, interleaved: bool) {
+    let v = rotated(fr, p, 3 * i, head, interleaved);
+    let result = fr.results[i].clone();
+    store_result(fr, &result, p, v, None);
+}
+
+/// Columns of a head, given the operands' types.
 ///
 /// # Errors
 /// When they are not known.
-pub fn head(x: &TensorType, a: &RotaryAttrs) -> Result<i64> {
+pub fn head(operands: &[&TensorType], a: &RotaryAttrs) -> Result<i64> {
     let heads = i64::try_from(a.heads).unwrap_or(i64::MAX);
-    match x.shape.last().and_then(DimExpr::as_const) {
-        Some(c) if heads > 0 && c % heads == 0 && c / heads % 2 == 0 => Ok(c / heads),
+    if let Some(second) = operands.get(3) {
+        columns(second)?;
+    }
+    match columns(operands[0])? {
+        c if heads > 0 && c % heads == 0 && c / heads % 2 == 0 => Ok(c / heads),
         _ => Err(unsupported("the size of a rotary head is not known")),
     }
 }
 
-fn rotated(fr: &mut Frame, p: &Position, head: i64, interleaved: bool) -> Value {
+fn columns(t: &TensorType) -> Result<i64> {
+    let last = t.shape.last().and_then(DimExpr::as_const);
+    last.ok_or_else(|| unsupported("the size of a rotary head is not known"))
+}
+
+/// The element at a position of operand `of`, turned.
+fn rotated(fr: &mut Frame, p: &Position, of: usize, head: i64, interleaved: bool) -> Value {
     let last = p.at.len() - 1;
     let column = p.at[last];
     let in_head = fr.k.rem_imm(column, head);
@@ -67,7 +100,7 @@ fn rotated(fr: &mut Frame, p: &Position, head: i64, interleaved: bool) -> Value 
         let (up, down) = (fr.k.add(column, half), fr.k.sub(column, half));
         partner = fr.k.select(first, up, down);
     }
-    let [x, cos, sin] = [0, 1, 2].map(|i| fr.operands[i].clone());
+    let [x, cos, sin] = [of, 1, 2].map(|i| fr.operands[i].clone());
     let at_last = |p: &Position, v: Value, n: i64| {
         let mut p = p.clone();
         p.at[last] = v;

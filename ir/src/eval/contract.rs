@@ -11,7 +11,7 @@ use super::reduce::softmax_row;
 use super::value::{Array, Nums, internal, load, load_tensor};
 use crate::diag::Result;
 use crate::format::Block;
-use crate::graph::{AttentionAttrs, PoolFn, RotaryAttrs, TensorType, Window};
+use crate::graph::{AttentionAttrs, PoolFn, TensorType, Window};
 use crate::tensor::Bundle;
 
 pub(super) fn matmul(a: &Array, b: &Array) -> Result<Array> {
@@ -286,16 +286,21 @@ pub(super) fn attention(
 }
 
 /// Rotates the pairs of every head: `(x, y) → (x·cos − y·sin, y·cos + x·sin)`.
-pub(super) fn rotary(x: &Array, cos: &Array, sin: &Array, a: &RotaryAttrs) -> Result<Array> {
-    let (b, s, h) = (x.dims[0], x.dims[1], a.heads as usize);
-    let d = x.dims[2] / h;
+pub(super) fn rotary(
+    x: &Array,
+    cos: &Array,
+    sin: &Array,
+    d: usize,
+    interleaved: bool,
+) -> Result<Array> {
+    let (b, s, h) = (x.dims[0], x.dims[1], x.dims[2] / d.max(1));
     let table = |t: &Array| super::layout::broadcast_to(t, &[b, s, d / 2]);
     let (cos, sin) = (table(cos)?, table(sin)?);
     let (v, c, sn) = (x.f()?, cos.f()?, sin.f()?);
     let mut out = v.to_vec();
     for (row, base) in (0..b * s).flat_map(|r| (0..h).map(move |hi| (r, (r * h + hi) * d))) {
         for p in 0..d / 2 {
-            let (i, j) = if a.interleaved {
+            let (i, j) = if interleaved {
                 (2 * p, 2 * p + 1)
             } else {
                 (p, p + d / 2)

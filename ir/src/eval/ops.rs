@@ -7,7 +7,7 @@ use crate::DType;
 use crate::bind::Sizes;
 use crate::diag::Result;
 use crate::expr::Expr;
-use crate::graph::{Module, OpKind, TensorType, WeightId};
+use crate::graph::{Module, OpKind, RotaryAttrs, TensorType, WeightId};
 use crate::tensor::{Bundle, Tensor};
 
 /// The results of one op on these operands. `m` supplies weights, `sizes` the symbols.
@@ -85,6 +85,7 @@ pub fn eval_op(
             )?;
             cx.finish(vec![acc], expr.as_ref(), &|_, acc| Ok(acc))
         }
+        OpKind::Rotary(a) => cx.rotary(a),
         _ => {
             let a = cx.plain_op(kind)?;
             single(store(&a, results[0], None, None))
@@ -302,6 +303,23 @@ impl Ctx<'_> {
         Ok(Array { dims, nums })
     }
 
+    fn rotary(&self, a: &RotaryAttrs) -> Result<Vec<Bundle>> {
+        let (cos, sin) = (self.load(1)?, self.load(2)?);
+        let x = self.load(0)?;
+        let head = x.dims[2] / a.heads as usize;
+        let mut out = vec![store(
+            &contract::rotary(&x, &cos, &sin, head, a.interleaved)?,
+            self.results[0],
+            None,
+            None,
+        )?];
+        if self.operands.len() > 3 {
+            let y = contract::rotary(&self.load(3)?, &cos, &sin, head, a.interleaved)?;
+            out.push(store(&y, self.results[1], None, None)?);
+        }
+        Ok(out)
+    }
+
     /// Ops whose single result is stored as its type says.
     fn plain_op(&self, kind: &OpKind) -> Result<Array> {
         match kind {
@@ -350,9 +368,6 @@ impl Ctx<'_> {
             OpKind::Softmax { axis } => reduce::softmax(&self.load(0)?, *axis),
             OpKind::MatMul => contract::matmul(&self.load(0)?, &self.load(1)?),
             OpKind::Pool { f, window } => contract::pool(&self.load(0)?, *f, window),
-            OpKind::Rotary(a) => {
-                contract::rotary(&self.load(0)?, &self.load(1)?, &self.load(2)?, a)
-            }
             other => Err(internal(format!("`{}` is not a plain op", other.name()))),
         }
     }

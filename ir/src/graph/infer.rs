@@ -139,7 +139,8 @@ pub fn infer_shapes(kind: &OpKind, operands: &[&TensorType]) -> Result<Shapes> {
         }
         OpKind::Rotary(a) => {
             rotary(operands, a.heads)?;
-            one(sh(0).to_vec())
+            let turned = operands.iter().enumerate().filter(|(i, _)| i % 3 == 0);
+            Ok(turned.map(|(_, t)| Some(t.shape.clone())).collect())
         }
     }
 }
@@ -416,7 +417,19 @@ fn rotary(t: &[&TensorType], heads: u64) -> Result<()> {
     let pairs = hd
         .exact_div(&(DimExpr::extent(heads) * DimExpr::from(2)))
         .ok_or_else(misfit)?;
-    for table in &t[1..] {
+    if let Some(second) = t.get(3) {
+        let [_, _, columns] = second.shape.as_slice() else {
+            return Err(misfit());
+        };
+        let head = &pairs * &DimExpr::from(2);
+        if second.shape[..2] != t[0].shape[..2] || columns.exact_div(&head).is_none() {
+            return Err(bad(format!(
+                "rotary: {second} has no heads like those of {}",
+                t[0]
+            )));
+        }
+    }
+    for table in &t[1..3] {
         let [.., ts, td] = table.shape.as_slice() else {
             return Err(misfit());
         };

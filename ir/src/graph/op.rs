@@ -76,7 +76,8 @@ pub struct AttentionAttrs {
 /// Geometry of a rotary embedding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RotaryAttrs {
-    /// Heads in the last dimension of the operand.
+    /// Heads in the last dimension of the first operand. A second tensor has as many heads of the
+    /// same size as its columns hold.
     pub heads: u64,
     /// Whether the rotated pairs are neighbours (`x[2i], x[2i+1]`) instead of halves
     /// (`x[i], x[i + d/2]`).
@@ -241,8 +242,9 @@ pub enum OpKind {
         /// What is stored; `None` is `acc0`.
         expr: Option<Expr>,
     },
-    /// `(x[b, s, h·d], cos, sin)` Rotation of each head's pairs by an angle; `cos` and `sin`
-    /// are `[s, d/2]` or `[b, s, d/2]` (`b` or `s` may be 1).
+    /// `(x[b, s, h·d], cos, sin, [y[b, s, g·d]])` Rotation of each head's pairs by an angle; `cos`
+    /// and `sin` are `[s, d/2]` or `[b, s, d/2]` (`b` or `s` may be 1). Heads of a second tensor
+    /// (the keys beside the queries) turn by the same angles; it has a result of its own.
     Rotary(RotaryAttrs),
 }
 
@@ -321,7 +323,8 @@ impl OpKind {
             | OpKind::Softmax { .. }
             | OpKind::Pool { .. } => (1, 1),
             OpKind::Binary(_) | OpKind::Gather { .. } | OpKind::MatMul => (2, 2),
-            OpKind::Select | OpKind::Rotary(_) => (3, 3),
+            OpKind::Select => (3, 3),
+            OpKind::Rotary(_) => (3, 4),
             OpKind::Quantize => (1, 3),
             OpKind::Map(_) | OpKind::Concat { .. } => (1, many),
             OpKind::Linear { .. } | OpKind::Conv { .. } | OpKind::LayerNorm { .. } => open(2, 3),

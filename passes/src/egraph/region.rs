@@ -12,10 +12,10 @@
 //! ```
 //!
 //! A region is a connected set of ops of one stage; edges are elementwise reads of a value of the
-//! same stage, slices of a linear's columns (they count as elementwise above), and two linears
-//! that read the same value. Every value that enters a region has a
-//! lower stage, so whatever is chosen inside regions, the whole has no cycle. The price: an
-//! elementwise op whose operands differ in stage is only considered together with the deepest
+//! same stage, slices of a linear's columns (they count as elementwise above), two linears
+//! that read the same value, and two rotations by the same angles. Every value that enters a
+//! region has a lower stage, so whatever is chosen inside regions, the whole has no cycle. The
+//! price: an elementwise op whose operands differ in stage is only considered together with the deepest
 //! one (for `residual + linear(…)` that is the linear, as wanted).
 //!
 //! A region holds no names, locations or weights: equal blocks of a model are equal regions, and
@@ -280,6 +280,7 @@ impl<'f> Partitioner<'f> {
 
     fn unite(&mut self) {
         let mut linears: BTreeMap<(ValueId, u32), OpId> = BTreeMap::new();
+        let mut rotaries: BTreeMap<((ValueId, ValueId), u32), OpId> = BTreeMap::new();
         for (id, op) in self.f.ops() {
             if !self.live[id.index()] {
                 continue;
@@ -288,6 +289,11 @@ impl<'f> Partitioner<'f> {
             if matches!(op.kind, OpKind::Linear { .. }) {
                 let x = self.same(op.operands[0]);
                 let first = *linears.entry((x, stage)).or_insert(id);
+                self.join(first, id);
+            }
+            if matches!(op.kind, OpKind::Rotary(_)) {
+                let tables = (self.same(op.operands[1]), self.same(op.operands[2]));
+                let first = *rotaries.entry((tables, stage)).or_insert(id);
                 self.join(first, id);
             }
             if is_copied(&op.kind) {

@@ -115,13 +115,18 @@ fn fp8_is_static_with_data_and_dynamic_without() {
     assert_eq!(
         lines(&m, &["x.scale", "x.q", "h.scale", "u"]),
         [
-            r#"%x.scale: f32[] = splat { value = 2 } @"layers.0.up""#,
+            r#"%x.scale: f32[] = const @x.scale @"layers.0.up""#,
             r#"%x.q: q<e4m3, [*, *], scale=f32>[n, 4] = quantize %x, %x.scale @"layers.0.up""#,
-            // Nothing but zeros was seen.
-            r#"%h.scale: f32[] = splat { value = 1 } @"layers.0.down""#,
+            r#"%h.scale: f32[] = const @h.scale @"layers.0.down""#,
             r#"%u: f32[n, 6] = linear %x.q, %up @"layers.0.up""#,
         ]
     );
+    let scale = |name| {
+        let w = m.weight(m.find_weight(name).unwrap());
+        crate::weights::read_f32(w).unwrap()
+    };
+    // Nothing but zeros was seen of `h`.
+    assert_eq!((scale("x.scale"), scale("h.scale")), (vec![2.0], vec![1.0]));
     let (m, ledger) = run(MLP, &options("fp8"), None).unwrap();
     let line = r#"%x.q: q<e4m3, [1, *], scale=f32, dynamic>[n, 4] = quantize %x @"layers.0.up""#;
     assert_eq!(lines(&m, &["x.q"]), [line]);

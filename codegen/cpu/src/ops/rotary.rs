@@ -8,7 +8,7 @@ use super::Call;
 use crate::pool::Numbers;
 use qcc_ir::Bundle;
 use qcc_ir::diag::Result;
-use qcc_ir::graph::RotaryAttrs;
+use qcc_ir::graph::{RotaryAttrs, TensorType};
 
 /// Elements that one task rotates, about.
 const PIECE: usize = 1 << 14;
@@ -38,15 +38,29 @@ fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32], interleaved: bool) {
 }
 
 pub(super) fn rotary(c: &Call<'_>, attrs: RotaryAttrs) -> Result<Vec<Bundle>> {
-    let (ty, dims) = c.result()?;
-    let x = c.arg(0)?;
+    let width = c.arg(0)?.dims().last().copied().unwrap_or(0);
+    let head = width / attrs.heads.max(1) as usize;
+    // Results follow the tensors that are turned: operand 0, and operand 3 where there is one.
+    (0..c.results.len())
+        .map(|i| turned(c, 3 * i, &c.results[i], head, attrs.interleaved))
+        .collect()
+}
+
+/// The tensor in operand `i` with its heads turned.
+fn turned(
+    c: &Call<'_>,
+    i: usize,
+    (ty, dims): &(&TensorType, Vec<u64>),
+    head: usize,
+    interleaved: bool,
+) -> Result<Bundle> {
+    let x = c.arg(i)?;
     let d = x.dims();
     let [_, s, width] = d[..] else {
         return Err(crate::internal("rotary needs three dimensions"));
     };
     let (cos_dims, sin_dims) = (c.arg(1)?.dims(), c.arg(2)?.dims());
     let (cos, sin) = (c.arg(1)?.floats(c.threads)?, c.arg(2)?.floats(c.threads)?);
-    let head = width / attrs.heads.max(1) as usize;
     let x = x.floats(c.threads)?;
     let mut out = Numbers::new(c.pool, dims)?;
     if width > 0 {
@@ -59,11 +73,11 @@ pub(super) fn rotary(c: &Call<'_>, attrs: RotaryAttrs) -> Result<Vec<Bundle>> {
                     let cos = &cos[angle_row(&cos_dims, b, t)..][..head / 2];
                     let sin = &sin[angle_row(&sin_dims, b, t)..][..head / 2];
                     row.chunks_mut(head)
-                        .for_each(|h| rotate(h, cos, sin, attrs.interleaved));
+                        .for_each(|h| rotate(h, cos, sin, interleaved));
                 }
                 Ok(())
             })?;
     }
     let dtype = ty.plain("the result of rotary")?;
-    Ok(vec![out.finish(dtype, c.threads)?.into()])
+    Ok(out.finish(dtype, c.threads)?.into())
 }

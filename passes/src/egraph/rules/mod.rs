@@ -14,6 +14,7 @@ mod epilogue;
 mod map;
 mod merge;
 mod quantize;
+mod rotary;
 mod split;
 
 use super::body::Reason;
@@ -67,6 +68,7 @@ pub(super) fn all() -> Vec<&'static Rule> {
         map::RULES,
         cancel::RULES,
         merge::RULES,
+        rotary::RULES,
         split::RULES,
     ]
     .into_iter()

@@ -147,6 +147,32 @@ pub(super) const CASES: &[Case] = &[
         ..BASE
     },
     Case {
+        rule: "merge-rotary",
+        fires: &[
+            "%t: f32[1, M, 4] = rotary %q, %cos, %sin { heads = 2 }
+             %u: f32[1, M, 2] = rotary %kk, %cos, %sin { heads = 1 }
+             return %t, %u",
+            "%t: f32[1, M, 2] = rotary %kk, %cos, %sin { heads = 1, interleaved }
+             %u: f32[1, M, 4] = rotary %q, %cos, %sin { heads = 2, interleaved }
+             return %t, %u",
+        ],
+        declines: &[
+            (
+                "%t: f32[1, M, 4] = rotary %q, %cos, %sin { heads = 2 }
+                 %u: f32[1, M, 2] = rotary %kk, %cos, %sin { heads = 1, interleaved }
+                 return %t, %u",
+                "the other neighbours",
+            ),
+            (
+                "%t: f32[1, M, 4] = rotary %q, %cos1, %sin1 { heads = 2 }
+                 %u: f32[1, 1, 4] = rotary %q1, %cos1, %sin1 { heads = 2 }
+                 return %t, %u",
+                "rows of",
+            ),
+        ],
+        ..BASE
+    },
+    Case {
         rule: "merge-gate-up",
         fires: &[
             "%g0: f32[M, N] = linear %x, %w, %b

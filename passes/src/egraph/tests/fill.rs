@@ -58,6 +58,10 @@ const DECLARED: &[(&str, &str)] = &[
     ("kk", "f32[1, M, 2]"),
     ("v", "f32[1, M, 2]"),
     ("mask", "bool[M, M]"),
+    ("cos", "f32[M, 1]"),
+    ("sin", "f32[M, 1]"),
+    ("cos1", "f32[1, 1]"),
+    ("sin1", "f32[1, 1]"),
 ];
 
 const UNARY: &[&str] = &[
