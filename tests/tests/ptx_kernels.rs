@@ -173,3 +173,47 @@ func @main(%q: {d}[b, s, {q}], %k: {d}[b, t, {kv}], %v: {d}[b, t, {kv}], %m: boo
         );
     }
 }
+
+/// The texts of a module's kernels for a target, by step.
+fn texts(text: &str, target: &str) -> String {
+    let target = Target::find(target).expect("a target");
+    let (section, texts) = emit_section(&module(text), "main", target).expect("a section");
+    let parts = section.kernels.iter().map(|k| texts[&k.entry].as_str());
+    parts.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn representative_texts() {
+    let map = "qir 1
+dim n = 1..64
+func @main(%x: f16[n, 512], %b: f16[512]) -> (y: f16[n, 512]) {
+  %y: f16[n, 512] = map %x, %b { expr = { t0 = in0; t1 = in1; t2 = add t0, t1; t3 = relu t2; store t3 } }
+  return %y
+}
+";
+    insta::assert_snapshot!("map_sm_80", texts(map, "sm_80"));
+    let norm = "qir 1
+dim n = 1..64
+weight @g: f32[512] = normal(3, 1)
+func @main(%x: f16[n, 512]) -> (y: f16[n, 512]) {
+  %g: f32[512] = const @g
+  %q: q<e4m3, [1, *], scale=f32, dynamic>[n, 512] = rms_norm %x, %g { eps = 1e-5, expr = { t0 = acc0; t1 = in1; t2 = mul t0, t1; store t2 } }
+  %y: f16[n, 512] = dequantize %q
+  return %y
+}
+";
+    insta::assert_snapshot!("norm_quantize_sm_90", texts(norm, "sm_90"));
+    let linear = "qir 1
+weight @w: i8[64, 256] = normal(3, 40)
+weight @s: f32[64, 1] = splat(0.01)
+weight @xs: f32[] = splat(0.02)
+func @main(%x: f16[8, 256]) -> (y: f16[8, 64]) {
+  %xs: f32[] = const @xs
+  %q: q<i8, [*, *], scale=f32>[8, 256] = quantize %x, %xs
+  %w: q<i8, [1, *], scale=f32>[64, 256] = const @w, @s
+  %y: f16[8, 64] = linear %q, %w
+  return %y
+}
+";
+    insta::assert_snapshot!("linear_i8_sm_80", texts(linear, "sm_80"));
+}
