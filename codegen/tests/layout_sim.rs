@@ -232,6 +232,22 @@ fn rotary() {
 }
 
 #[test]
+fn rotary_of_two_tensors() {
+    for interleaved in ["", ", interleaved"] {
+        let text = format!(
+            "qir 1\ndim n = 1..64\ndim s = 1..64\nfunc @main(%x: f16[n, s, 40], %c: f16[s, 4], %d: f16[s, 4], %k: f32[n, s, 16]) -> (y: f16[n, s, 40], z: f32[n, s, 16]) {{\n  %y: f16[n, s, 40], %z: f32[n, s, 16] = rotary %x, %c, %d, %k {{ heads = 5{interleaved} }}\n  return %y, %z\n}}\n"
+        );
+        let inputs = [
+            random(1, F16, &[2, 3, 40], 1.0),
+            random(2, F16, &[3, 4], 0.5),
+            random(3, F16, &[3, 4], 0.5),
+            random(4, F32, &[2, 3, 16], 1.0),
+        ];
+        check("two tensors", &text, &inputs, 1e-3);
+    }
+}
+
+#[test]
 fn convolutions_and_poolings() {
     let x = random(1, F32, &[2, 4, 9, 7], 1.0);
     let w = random(2, F32, &[6, 2, 3, 2], 0.5);

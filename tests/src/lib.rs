@@ -2,9 +2,10 @@
 //!
 //! Text in, text out: [`filetest`] runs every `.qir` file below `tests/filetests`, and its result
 //! is the snapshot beside it. `tests/tidy` checks the laws of the project that a program can
-//! check. [`ptxas`] provisions the assembler.
+//! check. [`ptxas`] provisions the assembler, [`launches`] shows what a GPU section does.
 
 pub mod filetest;
+pub mod launches;
 pub mod on_sim;
 pub mod ptxas;
 pub mod random;

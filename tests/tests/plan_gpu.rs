@@ -53,3 +53,13 @@ fn dynamic_int8_for_ampere() {
 fn float_for_hopper() {
     assemble("float", &compile("float", &["sm_90"], false));
 }
+
+/// Static scales are weights, so blocks of one shape launch the same kernels.
+#[test]
+fn static_int8_needs_the_kernels_of_one_block() {
+    let compiled = compile("int8-static", &["sm_80"], true);
+    let section = &compiled.plan.targets[0];
+    assert!(section.steps.len() > 30, "{}", section.steps.len());
+    assert!(section.kernels.len() < 25, "{}", section.kernels.len());
+    insta::assert_snapshot!("static_int8_steps", qcc_tests::launches::steps(section));
+}

@@ -161,7 +161,7 @@ dim b = 1..8
 dim s = 1..4096
 dim t = 1..4096
 func @main(%q: {d}[b, s, {q}], %k: {d}[b, t, {kv}], %v: {d}[b, t, {kv}], %m: bool[b, 1, s, t], %c: {d}[s, {half}]) -> (y: {d}[b, s, {q}], z: {d}[b, s, s]) {{
-  %r: {d}[b, s, {q}] = rotary %q, %c, %c {{ heads = 8 }}
+  %r: {d}[b, s, {q}], %t: {d}[b, s, {q}] = rotary %q, %c, %c, %q {{ heads = 8 }}
   %a: {d}[b, s, {q}] = attention %r, %k, %v, %m {{ heads = 8, kv_heads = 2, scale = 0.125, causal, mask }}
   %p: {d}[b, {q}, s] = transpose %a {{ perm = [0, 2, 1] }}
   %z: {d}[b, s, s] = matmul %a, %p

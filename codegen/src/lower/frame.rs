@@ -2,7 +2,8 @@
 //!
 //! Parameters come in a fixed order: for each distinct operand its codes, scales and zero points,
 //! then the same for each result, then every symbolic extent that occurs, as u32. Known extents
-//! and splats are constants of the kernel, so layers of one shape share one kernel.
+//! and splats are constants of the kernel; scales and zero points are weights, so layers of one
+//! shape share one kernel.
 
 use super::places::{Part, Place, part_name, place};
 use qcc_ir::diag::{Class, Diagnostic, Result};

@@ -5,6 +5,7 @@
 //! // test verify               the violations named in `// error:` comments, no others
 //! // test opt dce,cse          the module after these passes
 //! // test run                  results on the oracle and the other backends
+//! // test lower sm_80           the launches on a GPU
 //! // test kernel               canonical kernel text, or the errors named in comments
 //! // test ptx 80               PTX of kernels
 //! ```
@@ -30,6 +31,7 @@ mod cat;
 mod data;
 mod expect;
 mod kernel;
+mod lower;
 mod opt;
 mod options;
 mod ptx;
@@ -55,6 +57,7 @@ const DIRECTIVES: &[&str] = &["input", "output", "calib", "set", "cpu:"];
 const COMMANDS: &[&dyn Command] = &[
     &cat::Cat,
     &kernel::KernelText,
+    &lower::Lower,
     &opt::Opt,
     &ptx::Ptx,
     &run::Run,

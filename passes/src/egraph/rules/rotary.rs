@@ -57,7 +57,15 @@ fn turned(space: &Space<'_>, class: Id, node: &Node) -> Option<([Id; 2], Turned)
     };
     let tables = [*cos, *sin].map(|t| space.graph.find(t));
     let origin = space.origin(node);
-    Some((tables, Turned { class, x: *x, attrs, origin }))
+    Some((
+        tables,
+        Turned {
+            class,
+            x: *x,
+            attrs,
+            origin,
+        },
+    ))
 }
 
 fn merge(
