@@ -15,5 +15,5 @@ mod sections;
 
 pub use compile::{Compiled, Compiler, Prepared, Progress, interface};
 pub use options::{Float, Options};
-pub use qcc_passes::{ActMode, Scheme, Statistics};
+pub use qcc_passes::{ActMode, Grid, Scheme, Statistics};
 pub use report::{LayerReport, Report, TargetReport};

@@ -50,5 +50,5 @@ pub use layer_errors::{LayerError, layer_errors};
 pub use manager::{Manager, Observer, Outcome, PassRun};
 pub use options::{ActMode, Options};
 pub use pass::{Pass, PassContext};
-pub use quantize::{Granularity, QuantSpec, Scheme};
+pub use quantize::{Granularity, Grid, Group, QuantSpec, Scheme, Weights};
 pub use statistics::{Statistics, ValueStats};

@@ -339,7 +339,7 @@ impl<'m> Rewriter<'m> {
         }
         let new = derive(self.plain_weight(source)?, transform.clone())?;
         let ty = TensorType::fixed(new.dtype, &new.dims);
-        let value = self.successor(source, new, None, ty)?;
+        let value = self.successor(source, new, (None, None), ty)?;
         self.derived.push((source, transform, value));
         Ok(value)
     }
@@ -353,11 +353,11 @@ impl<'m> Rewriter<'m> {
         &mut self,
         source: ValueId,
         codes: Transform,
-        scale: Weight,
+        (scale, zero): (Weight, Option<Weight>),
         ty: TensorType,
     ) -> Result<ValueId> {
         let codes = derive(self.plain_weight(source)?, codes)?;
-        self.successor(source, codes, Some(scale), ty)
+        self.successor(source, codes, (Some(scale), zero), ty)
     }
 
     /// Adds a constant that takes the place of `source`.
@@ -365,7 +365,7 @@ impl<'m> Rewriter<'m> {
         &mut self,
         source: ValueId,
         weight: Weight,
-        scale: Option<Weight>,
+        (scale, zero): (Option<Weight>, Option<Weight>),
         ty: TensorType,
     ) -> Result<ValueId> {
         let weight_name = self.plain_weight(source)?.name.clone();
@@ -374,7 +374,7 @@ impl<'m> Rewriter<'m> {
         let kind = OpKind::Const {
             weight,
             scale: scale.map(|s| self.module.add_weight(s)),
-            zero: None,
+            zero: zero.map(|z| self.module.add_weight(z)),
         };
         let loc = self.def(source).map(|d| d.loc.clone()).unwrap_or_default();
         self.b.set_loc(loc);

@@ -17,7 +17,9 @@ pub use float::{
     Overflow, decode_bf16, decode_e4m3, decode_e5m2, decode_f16, encode_bf16, encode_e4m3,
     encode_e5m2, encode_f16, round_to_odd,
 };
-pub use quantize::{IntRange, QuantFormat, Range, scale_asymmetric, scale_symmetric};
+pub use quantize::{
+    IntRange, QuantFormat, Range, scale_asymmetric, scale_asymmetric_in, scale_symmetric,
+};
 pub use slice::{
     Real, decode_slice, decode_slice_i64, encode_slice, encode_slice_i64, encode_slice_with,
     round_slice,

@@ -240,6 +240,15 @@ pub fn scale_asymmetric(
     let range = format
         .int_range()
         .ok_or(FormatError::NotInteger(format.dtype()))?;
+    scale_asymmetric_in(min, max, range)
+}
+
+/// As [`scale_asymmetric`] onto the codes of `range`, which may be fewer than a storage has:
+/// 3-bit codes in a 4-bit storage.
+///
+/// # Errors
+/// As [`scale_asymmetric`].
+pub fn scale_asymmetric_in(min: f32, max: f32, range: IntRange) -> Result<(f32, i32), FormatError> {
     let refuse = |what, value| Err(FormatError::Statistic { what, value });
     if !min.is_finite() {
         return refuse("minimum", min);

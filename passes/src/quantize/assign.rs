@@ -16,6 +16,7 @@ use super::sites::{Site, sites};
 use crate::options::{ActMode, Options};
 use crate::pass::PassContext;
 use crate::statistics::Statistics;
+use qcc_ir::DType;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::exec::CostModel;
 use qcc_ir::format::scale_symmetric;
@@ -184,18 +185,26 @@ fn candidates(
     site: &Site,
     scheme: &Scheme,
 ) -> Result<Vec<Named>> {
-    let Some(storage) = scheme.storage else {
+    let Some(wanted) = scheme.weights else {
         return Ok(Vec::new());
     };
-    let spec = |granularity| QuantSpec {
-        storage,
-        granularity,
-        narrow: storage.is_int(),
+    let data = ctx.statistics.as_ref();
+    let (weights, name) = wanted.resolved(data.is_some());
+    let Some(storage) = scheme.acts else {
+        let name = name.unwrap_or_else(|| scheme.name.clone());
+        let only = match site.conv {
+            true => Err("a convolution needs quantized activations".to_string()),
+            false => Ok(Quantized {
+                weights,
+                acts: None,
+            }),
+        };
+        return Ok(vec![(name, only)]);
     };
+    let spec = |granularity| QuantSpec::symmetric(storage, granularity);
     let base = ["-static", "-dynamic", "-weights"]
         .iter()
         .fold(scheme.name.as_str(), |n, s| n.strip_suffix(s).unwrap_or(n));
-    let weights = spec(Granularity::Channel);
     let with = |acts| Ok(Quantized { weights, acts });
     let fixed = |scale| Acts {
         spec: spec(Granularity::Tensor),
@@ -205,8 +214,11 @@ fn candidates(
     let mode = match (scheme.act, ctx.options.act) {
         (ActMode::Auto, mode) | (mode, _) => mode,
     };
-    let data = ctx.statistics.as_ref();
     if site.conv {
+        if !matches!(weights.granularity, Granularity::Channel) {
+            let why = "a convolution has no groups of input channels";
+            return Ok(vec![(scheme.name.clone(), Err(why.into()))]);
+        }
         let name = format!("{base}-static");
         let refused = |why: &str| Ok(vec![(name.clone(), Err(why.to_string()))]);
         return match (mode, data) {
@@ -216,7 +228,7 @@ fn candidates(
             }
             _ => Ok(vec![(
                 name,
-                with(Some(fixed(scale(m, data, site, weights)?))),
+                with(Some(fixed(scale(m, data, site, storage)?))),
             )]),
         };
     }
@@ -227,7 +239,7 @@ fn candidates(
         ActMode::Auto => scheme.prefers_static && data.is_some(),
     };
     let (name, acts) = match is_static {
-        true => ("static", fixed(scale(m, data, site, weights)?)),
+        true => ("static", fixed(scale(m, data, site, storage)?)),
         false => {
             let spec = spec(Granularity::Token);
             ("dynamic", Acts { spec, scale: None })
@@ -240,7 +252,7 @@ fn candidates(
 }
 
 /// The scale of a layer's input: the largest magnitude seen over the largest code.
-fn scale(m: &Module, data: Option<&Statistics>, site: &Site, spec: QuantSpec) -> Result<f32> {
+fn scale(m: &Module, data: Option<&Statistics>, site: &Site, storage: DType) -> Result<f32> {
     let Some(data) = data else {
         let message = "static activations need calibration data";
         return Err(Diagnostic::error(525, Class::Usage, message)
@@ -254,7 +266,7 @@ fn scale(m: &Module, data: Option<&Statistics>, site: &Site, spec: QuantSpec) ->
             .at(&site.name)
             .hint("they were made of another model, or without data: calibrate again"));
     };
-    let format = spec.format();
+    let format = QuantSpec::symmetric(storage, Granularity::Tensor).format();
     let scale = format.and_then(|f| scale_symmetric(stats.absmax(), f.max()));
     scale.map_err(|e| {
         Diagnostic::error(520, Class::Input, e.to_string()).at(format!("value {name}"))

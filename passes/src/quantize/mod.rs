@@ -17,6 +17,7 @@
 //! quantized. Only the entry function is quantized.
 
 mod assign;
+mod grid;
 mod rtn;
 mod scheme;
 mod sites;
@@ -25,12 +26,13 @@ mod tests;
 
 use assign::{Acts, Quantized};
 pub(crate) use assign::{Assigned, assign};
-pub use scheme::{Granularity, QuantSpec, Scheme};
+pub use grid::Grid;
+pub use scheme::{Granularity, Group, QuantSpec, Scheme, Weights};
 pub(crate) use sites::sites;
 
 use crate::pass::{Pass, PassContext};
 use crate::rewrite::{Replacement, Rewriter, Rule, rewrite};
-use crate::weights::{Transform, inline_f32};
+use crate::weights::{Transform, inline_f32, inline_ints};
 use qcc_ir::DType;
 use qcc_ir::diag::Result;
 use qcc_ir::graph::{Func, Module, Op, OpId, OpKind, TensorType, ValueId};
@@ -148,8 +150,15 @@ impl Layers {
             .and_then(|s| TensorType::new(DType::F32, s).fixed_dims());
         // INVARIANT: the extents of a weight are known, so those of its scales are.
         let dims = shape.unwrap_or_default();
-        let scale = inline_f32(format!("{}.scale", source.name), dims, &quantizer.scales);
-        let v = rw.quantized(w, Transform::Quantize(quantizer), scale, ty)?;
+        let name = source.name.clone();
+        let scale = inline_f32(format!("{name}.scale"), dims.clone(), &quantizer.scales);
+        let zero = match (&quantizer.zeros, quant.zero) {
+            (Some(z), Some(storage)) => {
+                Some(inline_ints(format!("{name}.zero"), storage, dims, z)?)
+            }
+            _ => None,
+        };
+        let v = rw.quantized(w, Transform::Quantize(quantizer), (scale, zero), ty)?;
         self.weights.insert(key, v);
         Ok(v)
     }

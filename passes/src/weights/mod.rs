@@ -11,7 +11,7 @@ pub(crate) use transform::{Quantizer, Transform};
 
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::eval::weight_tensor;
-use qcc_ir::format::{DType, FormatError, decode_slice};
+use qcc_ir::format::{DType, FormatError, decode_slice, encode_slice};
 use qcc_ir::graph::{Weight, WeightBytes, WeightData};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -45,6 +45,26 @@ pub(crate) fn derive(source: &Weight, transform: Transform) -> Result<Weight> {
 pub(crate) fn inline_f32(name: String, dims: Vec<u64>, values: &[f32]) -> Weight {
     let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     inline(name, DType::F32, dims, bytes)
+}
+
+/// A weight that holds these integers, in memory.
+///
+/// # Errors
+/// When an integer is none of `dtype`.
+pub(crate) fn inline_ints(
+    name: String,
+    dtype: DType,
+    dims: Vec<u64>,
+    values: &[i32],
+) -> Result<Weight> {
+    let wide: Vec<f32> = values.iter().map(|v| *v as f32).collect();
+    let len = dtype
+        .byte_len(values.len() as u64)
+        .and_then(|n| usize::try_from(n).ok());
+    // INVARIANT: the values are in memory, and no integer that is stored here is wider than they.
+    let mut bytes = vec![0; len.unwrap_or(0)];
+    encode_slice(dtype, &wide, &mut bytes).map_err(|e| format_error(e, &name))?;
+    Ok(inline(name, dtype, dims, bytes))
 }
 
 /// A weight that holds these bytes, in memory.

@@ -4,7 +4,8 @@ use super::{format_error, read_f32};
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::eval::weight_tensor;
 use qcc_ir::format::{
-    BlockShape, DType, QuantFormat, QuantParams, decode_slice, encode_slice, quantize_nd,
+    BlockShape, DType, FormatError, IntRange, QuantFormat, QuantParams, decode_slice, encode_slice,
+    quantize_nd,
 };
 use qcc_ir::graph::Weight;
 use std::sync::Arc;
@@ -14,12 +15,42 @@ use std::sync::Arc;
 pub(crate) struct Quantizer {
     /// Storage and range.
     pub(crate) format: QuantFormat,
+    /// The codes that are used, where they are fewer than the format has.
+    pub(crate) levels: Option<IntRange>,
     /// Elements that share a scale.
     pub(crate) block: BlockShape,
     /// One scale per block.
     pub(crate) scales: Arc<[f32]>,
     /// One zero point per block of an asymmetric scheme.
     pub(crate) zeros: Option<Arc<[i32]>>,
+}
+
+impl Quantizer {
+    /// The stored codes of a tensor.
+    ///
+    /// # Errors
+    /// When scales or zero points do not fit it.
+    pub(crate) fn codes(
+        &self,
+        v: &[f32],
+        dims: &[u64],
+    ) -> std::result::Result<Vec<u8>, FormatError> {
+        let params = QuantParams {
+            scales: &self.scales,
+            zeros: self.zeros.as_deref(),
+        };
+        let dims: Vec<usize> = dims.iter().map(|d| *d as usize).collect();
+        let mut codes = quantize_nd(v, &dims, &self.block, self.format, params)?;
+        if let Some(levels) = self.levels {
+            let dtype = self.format.dtype();
+            let mut numbers = vec![0.0f32; v.len()];
+            decode_slice(dtype, &codes, &mut numbers)?;
+            let (min, max) = (levels.min as f32, levels.max as f32);
+            numbers.iter_mut().for_each(|c| *c = c.clamp(min, max));
+            encode_slice(dtype, &numbers, &mut codes)?;
+        }
+        Ok(codes)
+    }
 }
 
 /// A function from one weight to another.
@@ -140,16 +171,9 @@ impl Transform {
                 scale(&mut v, inner as usize, factors, *divide);
                 encode(*dtype, &v, source)
             }
-            Transform::Quantize(q) => {
-                let v = read_f32(source)?;
-                let params = QuantParams {
-                    scales: &q.scales,
-                    zeros: q.zeros.as_deref(),
-                };
-                let dims: Vec<usize> = source.dims.iter().map(|d| *d as usize).collect();
-                quantize_nd(&v, &dims, &q.block, q.format, params)
-                    .map_err(|e| format_error(e, &source.name))
-            }
+            Transform::Quantize(q) => q
+                .codes(&read_f32(source)?, &source.dims)
+                .map_err(|e| format_error(e, &source.name)),
         }
     }
 }
@@ -255,6 +279,7 @@ mod tests {
             &half,
             Transform::Quantize(Quantizer {
                 format: QuantFormat::full(DType::I8).unwrap(),
+                levels: None,
                 block: BlockShape::axis(2, 0),
                 scales: vec![2.0, 4.0].into(),
                 zeros: None,

@@ -2,7 +2,7 @@
 
 use super::usage;
 use clap::{Args, ValueEnum};
-use qcc::{ActMode, Scheme};
+use qcc::{ActMode, Grid, Scheme};
 use qcc::{Float, Options};
 use qcc_ir::DType;
 use qcc_ir::diag::Result;
@@ -41,7 +41,12 @@ pub(crate) struct SchemeArgs {
     /// i8 weights per output channel; activations dynamic per token.
     #[arg(long, group = "scheme_choice", help_heading = "Scheme")]
     int8: bool,
-    /// A scheme by name: float, fp8, int8, and fp8 or int8 with -static, -dynamic or -weights.
+    /// 4-bit weights with zero points, in groups of 128 input channels with data and of 32
+    /// without; activations stay float.
+    #[arg(long, group = "scheme_choice", help_heading = "Scheme")]
+    int4: bool,
+    /// A scheme by name: float, fp8, int8, int4, w4a16-g32-asym, w4a8, …; fp8, int8 and those
+    /// with a8 also with -static, -dynamic or -weights.
     #[arg(
         long,
         value_name = "NAME",
@@ -49,6 +54,15 @@ pub(crate) struct SchemeArgs {
         help_heading = "Scheme"
     )]
     scheme: Option<String>,
+    /// Input channels that share a scale in integer weights: 16, 32, 64, 128 or 256.
+    #[arg(long, value_name = "N", help_heading = "Scheme")]
+    group_size: Option<u32>,
+    /// Integer weights without zero points.
+    #[arg(long, conflicts_with = "asym", help_heading = "Scheme")]
+    sym: bool,
+    /// Integer weights with zero points.
+    #[arg(long, help_heading = "Scheme")]
+    asym: bool,
     /// How activations are quantized.
     #[arg(long, help_heading = "Scheme")]
     act: Option<Act>,
@@ -90,6 +104,10 @@ impl SchemeArgs {
         SchemeArgs {
             fp8: false,
             int8: false,
+            int4: false,
+            group_size: None,
+            sym: false,
+            asym: false,
             scheme: None,
             act: None,
             smooth: "off".into(),
@@ -106,6 +124,7 @@ impl SchemeArgs {
     pub(crate) fn is_quantized(&self) -> bool {
         self.fp8
             || self.int8
+            || self.int4
             || self.scheme.as_deref().is_some_and(|s| s != "float")
             || !self.overrides.is_empty()
     }
@@ -117,14 +136,20 @@ impl SchemeArgs {
 
     /// The options for these targets.
     pub(crate) fn options(&self, targets: Vec<String>) -> Result<Options> {
-        let name = match (self.fp8, self.int8, &self.scheme) {
+        let name = match (self.fp8, self.int8, self.int4, &self.scheme) {
             (true, ..) => "fp8",
-            (_, true, _) => "int8",
+            (_, true, ..) => "int8",
+            (_, _, true, _) => "int4",
             (.., Some(s)) => s,
             _ => "float",
         };
+        let grid = match (self.sym, self.asym) {
+            (true, _) => Some(Grid::Half),
+            (_, true) => Some(Grid::Asymmetric),
+            _ => None,
+        };
         let mut passes = qcc_passes::Options {
-            scheme: Scheme::named(name)?,
+            scheme: Scheme::named(name)?.refined(self.group_size, grid)?,
             smooth: smooth(&self.smooth)?,
             exclude: self.exclude.clone(),
             overrides: self
