@@ -1,6 +1,7 @@
 //! A plan on a device: weights and code, shared by any number of sessions.
 
 use qcc_ir::diag::Result;
+#[cfg(feature = "cpu")]
 use qcc_ir::graph::Module;
 use qcc_ir::plan::{Plan, Port, TargetSection};
 use std::sync::Arc;

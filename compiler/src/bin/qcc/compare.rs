@@ -2,6 +2,7 @@
 
 use super::Output;
 use super::args::SchemeArgs;
+use super::device::{self, DeviceArg};
 use super::engine;
 use qcc::data::Dataset;
 use qcc::evaluate::{Difference, Differences};
@@ -23,6 +24,10 @@ pub(crate) struct Args {
     /// samples.
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
+    /// Where to run the plan (the model runs on cpu): cpu, cuda[:N] or sim[:sm_NN] [default: a
+    /// GPU that the plan was built for, else cpu].
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceArg>,
     /// Threads [default: one per core].
     #[arg(long)]
     threads: Option<usize>,
@@ -30,14 +35,17 @@ pub(crate) struct Args {
 
 #[derive(Serialize)]
 struct Compared {
+    device: String,
+    numerics: String,
     samples: usize,
     outputs: Vec<Difference>,
 }
 
 pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
     let float = SchemeArgs::float(super::args::threads(a.threads));
-    let mut plan = engine::open(&a.plan, &float, None)?;
-    let mut model = engine::open(&a.model, &float, None)?;
+    let mut plan = engine::open(&a.plan, &float, None, a.device)?;
+    device::announce(plan.engine());
+    let mut model = engine::open(&a.model, &float, None, Some(DeviceArg::Cpu))?;
     let ports = plan.engine().inputs().to_vec();
     let data = Dataset::open(&a.data, &ports)?;
     let mut differences = Differences::new();
@@ -48,6 +56,8 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
         differences.add(&ours, &base)?;
     }
     let compared = Compared {
+        device: device::name(plan.engine()),
+        numerics: device::numerics(plan.engine()),
         samples: data.len(),
         outputs: differences.finish(),
     };

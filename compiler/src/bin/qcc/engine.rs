@@ -2,32 +2,28 @@
 
 use super::args::SchemeArgs;
 use super::bar::Bar;
+use super::device::{self, DeviceArg};
 use super::usage;
-use clap::ValueEnum;
 use qcc::Compiler;
 use qcc::data::Dataset;
 use qcc::onnx::Model;
 use qcc_ir::Tensor;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::plan::Port;
-use qcc_runtime::{Device, Engine, PlanFile, Session, Threads, Verify};
+use qcc_runtime::{Engine, PlanFile, Session, Verify};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Where a plan runs.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub(crate) enum DeviceArg {
-    /// This machine's processor.
-    #[default]
-    Cpu,
-}
-
-/// Opens a plan, or compiles a model for this processor: float unless a scheme is given.
-pub(crate) fn open(path: &Path, scheme: &SchemeArgs, calib: Option<&Path>) -> Result<Session> {
-    let threads = Threads::new(scheme.threads())?;
+/// Opens a plan on a device, or compiles a model for it: float unless a scheme is given.
+pub(crate) fn open(
+    path: &Path,
+    scheme: &SchemeArgs,
+    calib: Option<&Path>,
+    device: Option<DeviceArg>,
+) -> Result<Session> {
     let file = if is_model(path) {
         let model = Model::open(path)?;
-        let options = scheme.options(vec!["cpu".into()])?;
+        let options = scheme.options(vec![DeviceArg::target(device)])?;
         let mut bar = Bar::new();
         let mut compiler = Compiler::new(options).progress(&mut bar);
         let prepared = compiler.prepare(&model)?;
@@ -46,7 +42,8 @@ pub(crate) fn open(path: &Path, scheme: &SchemeArgs, calib: Option<&Path>) -> Re
         }
         PlanFile::open(path, Verify::Full)?
     };
-    Ok(Engine::new(Arc::new(file), Device::Cpu(threads))?.session())
+    let device = device::choose(device, file.plan(), scheme.threads())?;
+    Ok(Engine::new(Arc::new(file), device)?.session())
 }
 
 /// Whether the path names a model rather than a plan.

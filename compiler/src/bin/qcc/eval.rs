@@ -2,7 +2,8 @@
 
 use super::Output;
 use super::args::SchemeArgs;
-use super::engine::{self, DeviceArg};
+use super::device::{self, DeviceArg};
+use super::engine;
 use qcc::Progress;
 use qcc::data::Dataset;
 use qcc::evaluate::{Evaluator, Quality};
@@ -31,9 +32,10 @@ pub(crate) struct Args {
     /// Use only the first windows.
     #[arg(long, value_name = "N")]
     windows: Option<usize>,
-    /// Where to run.
-    #[arg(long, value_enum, default_value = "cpu")]
-    device: DeviceArg,
+    /// Where to run: cpu, cuda[:N] or sim[:sm_NN] [default: a GPU that the plan was built for,
+    /// else cpu].
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceArg>,
     #[command(flatten)]
     scheme: SchemeArgs,
 }
@@ -49,14 +51,14 @@ struct Evaluated {
 }
 
 pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
-    let DeviceArg::Cpu = a.device;
     let start = Instant::now();
-    let mut session = engine::open(&a.model, &a.scheme, a.calib.as_deref())?;
+    let mut session = engine::open(&a.model, &a.scheme, a.calib.as_deref(), a.device)?;
+    device::announce(session.engine());
     let float = SchemeArgs::float(a.scheme.threads());
     let mut baseline = a
         .baseline
         .as_ref()
-        .map(|b| engine::open(b, &float, None))
+        .map(|b| engine::open(b, &float, None, Some(DeviceArg::Cpu)))
         .transpose()?;
     let ports = session.engine().inputs().to_vec();
     let data = Dataset::open(&a.tokens, &ports)?;
@@ -91,21 +93,13 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
         .array(ids)
         .and_then(|t| t.dims().get(1).copied())
         .unwrap_or(0);
-    let plan = session.engine().plan();
-    let option = |k: &str| plan.options.get(k).map_or("?", String::as_str);
     let evaluated = Evaluated {
         quality: evaluator.finish()?,
         protocol: format!(
             "every next token of each window of {length} tokens, given its prefix in the window"
         ),
-        device: "cpu".into(),
-        numerics: format!(
-            "{} (act {}, smooth {}, float {})",
-            option("scheme"),
-            option("act"),
-            option("smooth"),
-            option("float")
-        ),
+        device: device::name(session.engine()),
+        numerics: device::numerics(session.engine()),
         seconds: start.elapsed().as_secs_f64(),
     };
     out.print("eval", &evaluated, text)

@@ -8,6 +8,7 @@ mod bar;
 mod check;
 mod compare;
 mod compile;
+mod device;
 mod engine;
 mod eval;
 mod explain;

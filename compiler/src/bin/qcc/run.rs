@@ -1,7 +1,8 @@
 //! `qcc run`: one run of a plan or a model on `.npy` files.
 
 use super::args::SchemeArgs;
-use super::engine::{self, DeviceArg};
+use super::device::{self, DeviceArg};
+use super::engine;
 use super::{Output, file_error, usage};
 use qcc::data::{read_npy, write_npy};
 use qcc_ir::Tensor;
@@ -20,9 +21,10 @@ pub(crate) struct Args {
     /// Folder for one .npy file per output; made if it does not exist.
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
-    /// Where to run.
-    #[arg(long, value_enum, default_value = "cpu")]
-    device: DeviceArg,
+    /// Where to run: cpu, cuda[:N] or sim[:sm_NN] [default: a GPU that the plan was built for,
+    /// else cpu].
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceArg>,
     #[command(flatten)]
     scheme: SchemeArgs,
 }
@@ -30,6 +32,7 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Ran {
     device: String,
+    numerics: String,
     outputs: Vec<OutputInfo>,
 }
 
@@ -42,7 +45,6 @@ struct OutputInfo {
 }
 
 pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
-    let DeviceArg::Cpu = a.device;
     let inputs = a
         .inputs
         .iter()
@@ -51,7 +53,8 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
             None => Err(usage(format!("--input takes NAME=FILE.npy, not `{text}`"))),
         })
         .collect::<Result<Vec<(&str, Tensor)>>>()?;
-    let mut session = engine::open(&a.model, &a.scheme, None)?;
+    let mut session = engine::open(&a.model, &a.scheme, None, a.device)?;
+    device::announce(session.engine());
     let named: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (*n, t)).collect();
     let results = session.run(&named)?;
     if let Some(dir) = &a.output_dir {
@@ -76,7 +79,8 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
         })
         .collect::<Result<_>>()?;
     let ran = Ran {
-        device: "cpu".into(),
+        device: device::name(session.engine()),
+        numerics: device::numerics(session.engine()),
         outputs,
     };
     out.print("run", &ran, |r| {

@@ -1,0 +1,126 @@
+//! Which device runs a plan: `--device cpu | cuda[:N] | sim[:sm_NN]`, or the default.
+//!
+//! Without the flag a GPU runs the plan if there is one and the plan has a section for it, else
+//! the processor. The simulated GPU is used only on request: it is made for judging kernels.
+
+use qcc_ir::diag::{Class, Diagnostic, Result};
+use qcc_ir::plan::Plan;
+use qcc_runtime::{Device, Engine, SimOptions, Threads};
+use std::str::FromStr;
+
+/// What `--device` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DeviceArg {
+    /// This machine's processor.
+    Cpu,
+    /// A CUDA GPU by its number.
+    Cuda(usize),
+    /// A simulated GPU, of this compute capability or that of the newest section.
+    Sim(Option<u32>),
+}
+
+impl FromStr for DeviceArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let (kind, which) = match text.split_once(':') {
+            Some((kind, which)) => (kind, Some(which)),
+            None => (text, None),
+        };
+        let chip = |w: &str| w.strip_prefix("sm_").and_then(|n| n.parse().ok());
+        let found = match (kind, which) {
+            ("cpu", None) => Some(DeviceArg::Cpu),
+            ("cuda", None) => Some(DeviceArg::Cuda(0)),
+            ("cuda", Some(n)) => n.parse().ok().map(DeviceArg::Cuda),
+            ("sim", None) => Some(DeviceArg::Sim(None)),
+            ("sim", Some(w)) => chip(w).map(|sm| DeviceArg::Sim(Some(sm))),
+            _ => None,
+        };
+        found.ok_or_else(|| "devices are cpu, cuda, cuda:N, sim and sim:sm_NN".into())
+    }
+}
+
+impl DeviceArg {
+    /// The target for which a model that is compiled in memory is built.
+    pub(crate) fn target(arg: Option<DeviceArg>) -> String {
+        match arg {
+            None | Some(DeviceArg::Cpu) => "cpu".into(),
+            Some(DeviceArg::Sim(Some(sm))) => format!("sm_{sm}"),
+            Some(DeviceArg::Sim(None) | DeviceArg::Cuda(_)) => "sm_80".into(),
+        }
+    }
+}
+
+/// The device for a plan.
+///
+/// # Errors
+/// A device error (exit code 6) if the plan needs a GPU and there is none.
+pub(crate) fn choose(arg: Option<DeviceArg>, plan: &Plan, threads: usize) -> Result<Device> {
+    match arg {
+        Some(DeviceArg::Cpu) => Ok(Device::Cpu(Threads::new(threads)?)),
+        Some(DeviceArg::Cuda(n)) => Err(no_gpu(format!("there is no CUDA device {n}"))),
+        Some(DeviceArg::Sim(sm)) => {
+            let mut options = SimOptions::default();
+            options.sm = sm;
+            options.threads = threads;
+            Ok(Device::Sim(options))
+        }
+        None => {
+            let gpu = |t: &qcc_ir::plan::TargetSection| t.compute_capability().is_some();
+            if !plan.targets.is_empty() && plan.targets.iter().all(gpu) {
+                let built: Vec<&str> = plan.target_names().collect();
+                return Err(no_gpu(format!(
+                    "the plan was built for {}, and there is no CUDA device",
+                    built.join(", ")
+                )));
+            }
+            Ok(Device::Cpu(Threads::new(threads)?))
+        }
+    }
+}
+
+fn no_gpu(text: String) -> Diagnostic {
+    Diagnostic::error(701, Class::Device, text)
+        .hint("run on the simulated GPU (--device sim), or compile with --target cpu")
+}
+
+/// The device as messages and documents name it.
+pub(crate) fn name(engine: &Engine) -> String {
+    engine.device().to_string()
+}
+
+/// Whose numerics an engine runs: the scheme, and the section.
+pub(crate) fn numerics(engine: &Engine) -> String {
+    let options = &engine.plan().options;
+    let option = |k: &str| options.get(k).map_or("?", String::as_str);
+    format!(
+        "{} (act {}, smooth {}, float {}), section {}",
+        option("scheme"),
+        option("act"),
+        option("smooth"),
+        option("float"),
+        engine.target()
+    )
+}
+
+/// Tells on stderr what was chosen.
+pub(crate) fn announce(engine: &Engine) {
+    eprintln!("device: {} ({})", name(engine), engine.target());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named_by_kind_and_number() {
+        let parse = |text: &str| text.parse::<DeviceArg>();
+        assert_eq!(parse("cpu").unwrap(), DeviceArg::Cpu);
+        assert_eq!(parse("cuda").unwrap(), DeviceArg::Cuda(0));
+        assert_eq!(parse("cuda:3").unwrap(), DeviceArg::Cuda(3));
+        assert_eq!(parse("sim:sm_90").unwrap(), DeviceArg::Sim(Some(90)));
+        for bad in ["gpu", "cpu:1", "cuda:x", "sim:90", "sim:sm_", ""] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}
