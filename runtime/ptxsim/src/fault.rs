@@ -80,6 +80,38 @@ pub struct Fault {
     pub thread: Option<[u32; 3]>,
 }
 
+impl Fault {
+    /// One JSON object.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let text = |s: &str| -> String {
+            let escaped: String = s.chars().flat_map(escape).collect();
+            format!("\"{escaped}\"")
+        };
+        let triple = |t: [u32; 3]| format!("{t:?}");
+        let or_null = |v: Option<String>| v.unwrap_or_else(|| "null".into());
+        format!(
+            "{{\"fault\":{},\"kernel\":{},\"line\":{},\"op\":{},\"block\":{},\"thread\":{},\"message\":{}}}",
+            text(self.kind.name()),
+            text(&self.kernel),
+            self.line,
+            or_null(self.note.as_deref().map(text)),
+            triple(self.block),
+            or_null(self.thread.map(triple)),
+            text(&self.message)
+        )
+    }
+}
+
+/// A character in a JSON string.
+fn escape(c: char) -> Vec<char> {
+    match c {
+        '"' | '\\' => vec!['\\', c],
+        c if (c as u32) < 0x20 => format!("\\u{:04x}", c as u32).chars().collect(),
+        c => vec![c],
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} in `{}`", self.kind.name(), self.kernel)?;

@@ -5,6 +5,9 @@ use std::fmt;
 use crate::count::Counters;
 use crate::exec::Machine;
 use crate::isa::Class;
+use crate::isa::program::SHARED_START;
+use crate::isa::tensor::TensorKind;
+use crate::time::Prediction;
 
 /// Waits on copies at one PTX line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +25,16 @@ pub struct Wait {
 pub struct Report {
     /// Kernel.
     pub kernel: String,
+    /// `.target` of its module.
+    pub target: String,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Static and dynamic shared memory of a block, in bytes.
+    pub block_shared: u32,
+    /// Registers of a thread that `.maxnreg` allows; 0 when it says nothing.
+    pub max_regs: u32,
+    /// Has a `griddepcontrol.wait`, so it can overlap the kernel before.
+    pub dependent: bool,
     /// Blocks executed.
     pub blocks: u64,
     /// Rounds that `sms` multiprocessors need for the blocks, one block on each at a time.
@@ -32,6 +45,11 @@ pub struct Report {
     pub lane_instructions: [u64; Class::COUNT],
     /// Multiply-adds of tensor instructions.
     pub tensor_macs: u64,
+    /// Multiply-adds by format, in the order of [`TensorKind::NAMES`].
+    pub tensor_macs_by_kind: [u64; TensorKind::COUNT],
+    /// Global accesses, one after the other, that the slowest cluster waits for: loads whose result
+    /// is needed for the next one, and waits on copies.
+    pub hops: u32,
     /// Bytes of different 32-byte sectors read.
     pub dram_read: u64,
     /// Bytes of different 32-byte sectors written.
@@ -52,17 +70,22 @@ pub struct Report {
     pub ideal_wavefronts: u64,
     /// Waits on copies by PTX line.
     pub waits: Vec<Wait>,
-    /// Bytes read from L2 before `griddepcontrol.wait`.
+    /// Bytes read from L2 by warps before their `griddepcontrol.wait`.
     pub before_dependency: u64,
     /// Most bytes that one block moved from and to L2.
     pub max_block_bytes: u64,
 }
 
 impl Report {
-    pub(crate) fn new(m: &Machine<'_>, counters: Option<Box<Counters>>) -> Self {
+    pub(crate) fn new(m: &Machine<'_>, target: &str, counters: Option<Box<Counters>>) -> Self {
         let blocks: u64 = m.launch.grid.iter().map(|g| u64::from(*g)).product();
         let mut out = Self {
             kernel: m.program.name.clone(),
+            target: target.into(),
+            threads: m.launch.block.iter().product(),
+            block_shared: m.shared_end.saturating_sub(SHARED_START),
+            max_regs: m.program.max_regs.unwrap_or(0),
+            dependent: m.program.depends,
             blocks,
             waves: blocks.div_ceil(u64::from(m.options.sms.max(1))),
             ..Self::default()
@@ -70,7 +93,9 @@ impl Report {
         if let Some(c) = counters {
             out.warp_instructions = c.warp_insts;
             out.lane_instructions = c.lane_insts;
-            out.tensor_macs = c.macs;
+            out.tensor_macs = c.macs.iter().sum();
+            out.tensor_macs_by_kind = c.macs;
+            out.hops = c.hops;
             (out.dram_read, out.dram_written) = (c.dram_read(), c.dram_written());
             (out.l2_read, out.l2_written) = (c.l2_read, c.l2_written);
             (out.requested, out.bulk_bytes) = (c.asked, c.bulk_bytes);
@@ -132,6 +157,7 @@ impl Report {
             ("warp_instructions", n(self.total_warp_instructions())),
             ("lane_instructions", n(self.lane_instructions.iter().sum())),
             ("tensor_macs", n(self.tensor_macs)),
+            ("hops", n(self.hops.into())),
             ("dram_read", n(self.dram_read)),
             ("dram_written", n(self.dram_written)),
             ("l2_read", n(self.l2_read)),
@@ -158,14 +184,6 @@ impl Report {
     /// One JSON object.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let classes = |v: &[u64]| {
-            let parts: Vec<String> = Class::NAMES
-                .iter()
-                .zip(v)
-                .map(|(k, n)| format!("\"{k}\":{n}"))
-                .collect();
-            parts.join(",")
-        };
         let kernel: String = self.kernel.chars().flat_map(char::escape_default).collect();
         let waits: Vec<String> = self
             .waits
@@ -182,13 +200,26 @@ impl Report {
             .iter()
             .map(|(k, v)| format!("\"{k}\":{v}"))
             .collect();
+        let times: Vec<String> = self.predict().iter().map(Prediction::to_json).collect();
         format!(
-            "{{\"kernel\":\"{kernel}\",{},\"waits\":[{}],\"by_class\":{{{}}}}}",
+            "{{\"kernel\":\"{kernel}\",{},\"waits\":[{}],\"by_class\":{{{}}},\"macs\":{{{}}},\"predicted\":[{}]}}",
             numbers.join(","),
             waits.join(","),
-            classes(&self.warp_instructions)
+            named(&Class::NAMES, &self.warp_instructions),
+            named(&TensorKind::NAMES, &self.tensor_macs_by_kind),
+            times.join(",")
         )
     }
+}
+
+/// Members of a JSON object.
+fn named(names: &[&str], numbers: &[u64]) -> String {
+    let parts: Vec<String> = names
+        .iter()
+        .zip(numbers)
+        .map(|(k, n)| format!("\"{k}\":{n}"))
+        .collect();
+    parts.join(",")
 }
 
 impl fmt::Display for Report {
@@ -211,6 +242,13 @@ impl fmt::Display for Report {
         {
             writeln!(f, "  {k:<20} {n} warp instructions")?;
         }
-        Ok(())
+        for (k, n) in TensorKind::NAMES
+            .iter()
+            .zip(&self.tensor_macs_by_kind)
+            .filter(|(_, n)| **n > 0)
+        {
+            writeln!(f, "  {k:<20} {n} multiply-adds")?;
+        }
+        self.predict().iter().try_for_each(|p| writeln!(f, "  {p}"))
     }
 }

@@ -14,6 +14,9 @@ use qcc_ir::plan::{Action, Arg};
 use qcc_ir::{DType, Tensor};
 use std::collections::BTreeMap;
 
+/// What becomes of a line; none when it does not hold what is to be changed.
+type Change = Box<dyn Fn(&str) -> Option<String>>;
+
 /// One change of a text.
 pub(crate) struct Edit {
     what: String,
@@ -21,7 +24,7 @@ pub(crate) struct Edit {
     nth: Option<usize>,
     /// Look upwards from there for the first line that holds this.
     above: Option<String>,
-    change: Box<dyn Fn(&str) -> Option<String>>,
+    change: Change,
 }
 
 impl Edit {

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::isa::Class;
+use crate::isa::tensor::TensorKind;
 use crate::memory::Memory;
 
 const SECTOR: u64 = 32;
@@ -17,8 +18,10 @@ const SECTOR: u64 = 32;
 pub(crate) struct Counters {
     pub(crate) warp_insts: [u64; Class::COUNT],
     pub(crate) lane_insts: [u64; Class::COUNT],
-    /// Multiply-adds of tensor instructions.
-    pub(crate) macs: u64,
+    /// Multiply-adds of tensor instructions by kind.
+    pub(crate) macs: [u64; TensorKind::COUNT],
+    /// Serialized memory hops of the slowest cluster.
+    pub(crate) hops: u32,
     /// Touched sectors of each allocation, one bit each: read, written.
     read: Vec<Vec<u64>>,
     written: Vec<Vec<u64>>,
@@ -57,8 +60,8 @@ impl Counters {
         self.lane_insts[class as usize] += u64::from(exec.count_ones());
     }
 
-    pub(crate) fn mma(&mut self, macs: u64) {
-        self.macs += macs;
+    pub(crate) fn mma(&mut self, kind: TensorKind, macs: u64) {
+        self.macs[kind as usize] += macs;
     }
 
     fn moved(&mut self, bytes: u64, write: bool) {
@@ -218,14 +221,14 @@ impl Counters {
         self.flying = self.flying.saturating_sub(bytes);
     }
 
-    pub(crate) fn block_begins(&mut self, dependent: bool) {
-        self.waiting_for_dependency = dependent;
+    pub(crate) fn block_begins(&mut self) {
         self.block_bytes = 0;
         self.flying = 0;
     }
 
-    pub(crate) fn block_ends(&mut self, blocks: u64) {
+    pub(crate) fn block_ends(&mut self, blocks: u64, hops: u32) {
         self.blocks += blocks;
+        self.hops = self.hops.max(hops);
         self.max_block_bytes = self.max_block_bytes.max(self.block_bytes / blocks.max(1));
     }
 
@@ -245,7 +248,10 @@ impl Counters {
                 }
             }
         }
-        self.macs += o.macs;
+        for (mine, other) in self.macs.iter_mut().zip(o.macs) {
+            *mine += other;
+        }
+        self.hops = self.hops.max(o.hops);
         self.l2_read += o.l2_read;
         self.l2_written += o.l2_written;
         self.asked += o.asked;

@@ -77,6 +77,7 @@ impl<'a> Decoder<'a> {
             dynamic_start: layout.dynamic_start,
             local_bytes: layout.local_bytes,
             max_threads: kernel.max_threads,
+            max_regs: kernel.max_regs,
             cluster: kernel.cluster,
             wgmma: false,
             depends: false,

@@ -136,7 +136,10 @@ impl Ctx<'_, '_> {
                 self.set(*d, &old[k], exec);
             }
         }
-        self.traffic(op.space, &addrs, total, exec, true);
+        if self.traffic(op.space, &addrs, total, exec, true) {
+            let old = elements.iter().filter_map(|(d, _)| *d);
+            old.for_each(|d| self.w.hops.load(d));
+        }
         Ok(())
     }
 

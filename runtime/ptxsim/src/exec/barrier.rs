@@ -21,11 +21,34 @@ pub(crate) struct Named {
     popc: u32,
     /// Result of the last two generations: and, or, popc.
     results: [(bool, bool, u32); 2],
+    hop: Latest,
+}
+
+/// The latest time, in hops, of those that arrive; and of the last two phases.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Latest {
+    open: u32,
+    done: [u32; 2],
+}
+
+impl Latest {
+    pub(crate) fn arrive(&mut self, time: u32) {
+        self.open = self.open.max(time);
+    }
+
+    pub(crate) fn complete(&mut self, phase: u64) {
+        self.done[(phase % 2) as usize] = std::mem::take(&mut self.open);
+    }
+
+    pub(crate) fn of(&self, phase: u64) -> u32 {
+        self.done[(phase % 2) as usize]
+    }
 }
 
 impl Named {
     fn complete(&mut self) {
         self.results[(self.generation % 2) as usize] = (self.and, self.or, self.popc);
+        self.hop.complete(self.generation);
         self.generation += 1;
         self.arrived = 0;
         self.expected = None;
@@ -52,12 +75,14 @@ pub(crate) struct ClusterBarrier {
     /// Lanes that have arrived in this phase.
     arrived: u32,
     pub(crate) phase: u64,
+    pub(crate) hop: Latest,
 }
 
 impl ClusterBarrier {
     pub(crate) fn try_complete(&mut self, live_threads: u32) {
         if self.arrived > 0 && self.arrived >= live_threads {
             self.arrived = 0;
+            self.hop.complete(self.phase);
             self.phase += 1;
         }
     }
@@ -88,6 +113,7 @@ impl Ctx<'_, '_> {
         }
         let whole = exec == self.w.live;
         let votes = self.psrc(bar.pred) & exec;
+        let now = self.w.hops.now();
         let (line, index, live) = (
             self.line,
             self.w.index,
@@ -110,6 +136,7 @@ impl Ctx<'_, '_> {
         b.or |= votes != 0;
         b.popc += votes.count_ones();
         b.lines.push((index, line));
+        b.hop.arrive(now);
         let generation = b.generation;
         if let Some(n) = count
             && b.arrived > n
@@ -136,7 +163,9 @@ impl Ctx<'_, '_> {
 
     /// A fragment leaves the barrier it waited at.
     pub(crate) fn leave_barrier(&mut self, bar: &Bar, id: u8, generation: u64, mask: u32) {
-        let (and, or, popc) = self.cta().bars[id as usize].results[(generation % 2) as usize];
+        let b = &self.cta().bars[id as usize];
+        let (time, (and, or, popc)) = (b.hop.of(generation), b.results[(generation % 2) as usize]);
+        self.w.hops.join(time);
         match bar.kind {
             BarKind::RedAnd => self.set_pred(bar.pd, if and { u32::MAX } else { 0 }, mask),
             BarKind::RedOr => self.set_pred(bar.pd, if or { u32::MAX } else { 0 }, mask),
@@ -160,6 +189,7 @@ impl Ctx<'_, '_> {
         }
         self.w.cluster_arrived = Some(phase);
         self.unit.cluster_barrier.arrived += exec.count_ones();
+        self.unit.cluster_barrier.hop.arrive(self.w.hops.now());
         let live = self.unit.live_threads(self.w);
         self.unit.cluster_barrier.try_complete(live);
         let (rank, warp) = (self.rank, self.w.index);

@@ -238,7 +238,9 @@ impl Ctx<'_, '_> {
                 self.judge(found, lane)?;
             }
             let m = self.m;
+            let early = m.program.depends && !self.w.depended;
             if let Some(c) = self.counters() {
+                c.waiting_for_dependency = early;
                 c.bulk(m.memory, addr, p.bytes, false);
             }
         }
@@ -259,7 +261,10 @@ impl Ctx<'_, '_> {
         let who = self.who(lane);
         for rank in receivers {
             let key = (bar.0.unwrap_or(rank), bar.1);
-            let phase = self.mbar(key, lane)?.phase;
+            let arrival = self.w.hops.arrival();
+            let b = self.mbar(key, lane)?;
+            b.hop.arrive(arrival);
+            let phase = b.phase;
             let found = self.race().and_then(|r| {
                 pieces
                     .iter()
@@ -306,7 +311,9 @@ impl Ctx<'_, '_> {
                 self.judge(found, lane)?;
             }
             let m = self.m;
+            let early = m.program.depends && !self.w.depended;
             if let Some(c) = self.counters() {
+                c.waiting_for_dependency = early;
                 c.bulk(m.memory, addr, p.bytes, true);
             }
         }

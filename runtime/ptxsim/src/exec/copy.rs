@@ -39,9 +39,27 @@ pub(crate) struct CopyGroups {
     open_start: [Option<u64>; 32],
     /// Commits of the warp so far.
     pub(crate) serial: u64,
-    /// Bytes issued and not yet waited for, by group, for the bytes-in-flight counter.
-    flying: VecDeque<(u64, u64)>,
+    /// Groups issued and not yet waited for, for the counters.
+    flying: VecDeque<Flying>,
     open_bytes: u64,
+    /// When the open group arrives, in hops.
+    open_arrival: u32,
+}
+
+/// A group of a warp on its way.
+struct Flying {
+    serial: u64,
+    bytes: u64,
+    /// In hops.
+    arrival: u32,
+}
+
+impl CopyGroups {
+    /// When everything issued so far arrives, in hops.
+    pub(crate) fn arrival(&self) -> u32 {
+        let flying = self.flying.iter().map(|f| f.arrival);
+        flying.fold(self.open_arrival, u32::max)
+    }
 }
 
 impl Ctx<'_, '_> {
@@ -115,6 +133,7 @@ impl Ctx<'_, '_> {
             }
         }
         if reading != 0 {
+            self.w.copies.open_arrival = self.w.hops.arrival();
             self.traffic(
                 crate::isa::memory::Space::Global,
                 &from,
@@ -182,14 +201,19 @@ impl Ctx<'_, '_> {
             g.committed.push_back((serial, mine));
         }
         let bytes = std::mem::take(&mut g.open_bytes);
-        g.flying.push_back((serial, bytes));
+        let arrival = std::mem::take(&mut g.open_arrival);
+        g.flying.push_back(Flying {
+            serial,
+            bytes,
+            arrival,
+        });
     }
 
     /// Waits until at most `pending` committed groups of each lane are open; `all` includes what was not
     /// committed.
     pub(crate) fn wait_copies(&mut self, pending: u32, all: bool, exec: u32) -> Res<()> {
         let g = &mut self.w.copies;
-        let flying: u64 = g.flying.iter().map(|f| f.1).sum::<u64>() + g.open_bytes;
+        let flying: u64 = g.flying.iter().map(|f| f.bytes).sum::<u64>() + g.open_bytes;
         let keep = if all { 0 } else { pending as usize };
         for l in Lane::of(exec) {
             while g.outstanding[l].len() > keep {
@@ -202,7 +226,14 @@ impl Ctx<'_, '_> {
             .filter_map(|o| o.front())
             .map(|c| c.serial)
             .min();
-        g.flying.retain(|f| oldest.is_some_and(|o| f.0 >= o));
+        let hops = &self.w.hops;
+        g.flying.retain(|f| {
+            let stays = oldest.is_some_and(|o| f.serial >= o);
+            if !stays {
+                hops.join(f.arrival);
+            }
+            stays
+        });
         let mut due = Vec::new();
         let outstanding = &g.outstanding;
         for (serial, copies) in &mut g.committed {
@@ -217,6 +248,7 @@ impl Ctx<'_, '_> {
         if all {
             due.extend(g.open.extract_if(.., |c| exec >> c.lane & 1 == 1));
             g.open_bytes = 0;
+            hops.join(std::mem::take(&mut g.open_arrival));
             g.serial += 1;
             Lane::of(exec).for_each(|l| g.open_start[l] = None);
         }

@@ -99,7 +99,7 @@ impl Simulator {
         } else {
             one_by_one(&m, clusters, self.options.threads.max(1))?
         };
-        Ok(Report::new(&m, counters))
+        Ok(Report::new(&m, module.target(), counters))
     }
 }
 
@@ -175,13 +175,19 @@ fn begin(m: &Machine<'_>, unit: &mut Unit, index: u64) {
                 p.local_bytes as usize,
                 p.wgmma,
             );
+            let followed = if m.options.count {
+                p.reg_names.len()
+            } else {
+                0
+            };
+            w.hops.reset(followed);
         }
     }
     if let Some(r) = unit.race.as_deref_mut() {
         r.begin(index, &unit.ctas);
     }
     if let Some(c) = unit.counters.as_deref_mut() {
-        c.block_begins(m.program.depends);
+        c.block_begins();
     }
 }
 
@@ -196,7 +202,8 @@ fn equip(m: &Machine<'_>, unit: &mut Unit, shadow: GlobalShadow) {
 
 fn end(unit: &mut Unit, blocks: u64) {
     if let Some(c) = unit.counters.as_deref_mut() {
-        c.block_ends(blocks);
+        let warps = unit.ctas.iter().flat_map(|c| &c.warps);
+        c.block_ends(blocks, warps.map(|w| w.hops.now()).max().unwrap_or(0));
     }
 }
 

@@ -3,6 +3,7 @@
 //! A phase completes when no arrivals and no transaction bytes are pending. A wait on parity P succeeds
 //! while the current phase has the other parity: on a fresh barrier a wait on parity 1 succeeds at once.
 
+use super::barrier::Latest;
 use super::memory::Place;
 use super::step::Flow;
 use super::warp::Wait;
@@ -23,6 +24,7 @@ pub(crate) struct Mbarrier {
     expected: i64,
     pending: i64,
     pub(crate) tx: i64,
+    pub(crate) hop: Latest,
 }
 
 impl Mbarrier {
@@ -30,6 +32,7 @@ impl Mbarrier {
     pub(crate) fn settle(&mut self) -> bool {
         let done = self.pending == 0 && self.tx == 0;
         if done {
+            self.hop.complete(self.phase);
             self.phase += 1;
             self.pending = self.expected;
         }
@@ -150,6 +153,7 @@ impl Ctx<'_, '_> {
                     expected: n,
                     pending: n,
                     tx: 0,
+                    hop: Latest::default(),
                 },
             );
             self.unit.ctas[rank].shared.store(at, 8, 0);
@@ -184,7 +188,9 @@ impl Ctx<'_, '_> {
 
     fn arrive_one(&mut self, key: (usize, u32), a: &Arrive, lane: usize) -> Res<u64> {
         self.mbar_touch(key, lane)?;
+        let now = self.w.hops.now();
         let b = self.mbar(key, lane)?;
+        b.hop.arrive(now);
         let before = b.phase;
         let state = before << 21 | (b.pending as u64) << 1;
         b.tx += a.tx;
@@ -291,6 +297,7 @@ impl Ctx<'_, '_> {
     fn copy_arrive(&mut self, bar: &Addr, noinc: bool, exec: u32) -> Res<()> {
         let addrs = self.addresses(bar.reg, bar.narrow, bar.off, exec)?;
         self.flush_copies(exec)?;
+        let arrival = self.w.copies.arrival();
         for l in Lane::of(exec) {
             let key = self.mbar_at(bar, addrs[l], l)?;
             let b = self.mbar(key, l)?;
@@ -298,6 +305,7 @@ impl Ctx<'_, '_> {
                 b.pending += 1;
             }
             let phase = b.phase;
+            b.hop.arrive(arrival);
             let (who, group) = (self.who(l), self.w.copies.serial);
             if let Some(r) = self.race() {
                 r.copy_arrive(who, key, phase, group);
@@ -341,6 +349,8 @@ impl Ctx<'_, '_> {
             };
             if complete {
                 done |= 1 << l;
+                let time = b.hop.of(current.wrapping_sub(1));
+                self.w.hops.join(time);
             } else {
                 first.get_or_insert((key, current));
             }

@@ -294,7 +294,9 @@ impl Ctx<'_, '_> {
             }
             self.set(*reg, &out[k], exec);
         }
-        self.traffic(op.space, &addrs, total, exec, false);
+        if self.traffic(op.space, &addrs, total, exec, false) {
+            op.regs.iter().flatten().for_each(|r| self.w.hops.load(*r));
+        }
         self.order_after(op.order, op.scope, op.space, &addrs, exec);
         Ok(())
     }
@@ -374,7 +376,7 @@ impl Ctx<'_, '_> {
         Ok(())
     }
 
-    /// Counts the traffic of one warp access.
+    /// Counts the traffic of one warp access; true when it goes to global memory.
     pub(crate) fn traffic(
         &mut self,
         space: Space,
@@ -382,10 +384,11 @@ impl Ctx<'_, '_> {
         bytes: u32,
         exec: u32,
         write: bool,
-    ) {
+    ) -> bool {
         let m = self.m;
+        let early = m.program.depends && !self.w.depended;
         let Some(c) = self.unit.counters.as_deref_mut() else {
-            return;
+            return false;
         };
         let shared = match space {
             Space::Shared | Space::SharedCluster => true,
@@ -393,18 +396,20 @@ impl Ctx<'_, '_> {
                 let first = addrs[exec.trailing_zeros() as usize];
                 match first >> 32 {
                     w if w == SHARED_WINDOW >> 32 => true,
-                    w if w == LOCAL_WINDOW >> 32 || w == PARAM_WINDOW >> 32 => return,
+                    w if w == LOCAL_WINDOW >> 32 || w == PARAM_WINDOW >> 32 => return false,
                     _ => false,
                 }
             }
             Space::Global | Space::Const => false,
-            Space::Local | Space::Param => return,
+            Space::Local | Space::Param => return false,
         };
         if shared {
             c.shared_access(addrs, bytes, exec, write);
         } else {
+            c.waiting_for_dependency = early;
             c.global_access(m.memory, addrs, bytes, exec, write);
         }
+        !shared
     }
 
     /// Acquire side of a load.

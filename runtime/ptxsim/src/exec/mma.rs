@@ -6,7 +6,7 @@
 
 use super::{Ctx, Res};
 use crate::isa::R;
-use crate::isa::tensor::{Acc, BlockScale, Elem, Mma, ScaleType};
+use crate::isa::tensor::{Acc, BlockScale, Elem, Mma, ScaleType, TensorKind};
 use crate::launch::Accumulate;
 use crate::num::format::{
     E2M1, E2M3, E3M2, E4M3, E5M2, F16, F32, Rnd, bf16_to_f32, f16_to_f32, f32_to_f16, pow2,
@@ -151,7 +151,8 @@ impl Ctx<'_, '_> {
         }
         let (m, k) = (usize::from(op.m), usize::from(op.k));
         if let Some(c) = self.unit.counters.as_deref_mut() {
-            c.mma(m as u64 * u64::from(op.n) * k as u64);
+            let kind = TensorKind::of(op.a_elem, op.scale.as_ref().is_some_and(|s| s.packed));
+            c.mma(kind, m as u64 * u64::from(op.n) * k as u64);
         }
         if op.acc == Acc::S32 {
             return self.mma_int(op, m, k);

@@ -9,6 +9,7 @@ mod barrier;
 mod bulk;
 mod copy;
 mod grid;
+mod hops;
 mod matrix;
 mod mbarrier;
 mod memory;
@@ -154,6 +155,7 @@ impl Ctx<'_, '_> {
     /// All lanes of `mask` must have written `r`.
     #[inline]
     pub(crate) fn check_init(&self, r: R, mask: u32) -> Res<()> {
+        self.w.hops.read(r);
         if r & CONST != 0 || self.w.init[r as usize] & mask == mask {
             return Ok(());
         }

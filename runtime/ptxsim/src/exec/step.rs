@@ -367,9 +367,6 @@ impl Ctx<'_, '_> {
             Op::IsSpace { p, a, space } => self.is_space(*p, *a, *space, exec)?,
             Op::GridDepWait => {
                 self.w.depended = true;
-                if let Some(c) = self.counters() {
-                    c.waiting_for_dependency = false;
-                }
             }
             Op::Tensor(op) => self.tensor(op, exec)?,
             Op::Async(op) => return self.asynch(op, exec),

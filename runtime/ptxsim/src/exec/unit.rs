@@ -401,6 +401,7 @@ impl Unit {
                 }
                 Wait::Cluster { phase } => {
                     w.cluster_arrived = None;
+                    w.hops.join(self.cluster_barrier.hop.of(phase));
                     let warp = w.index;
                     if let Some(r) = self.race.as_deref_mut() {
                         r.cluster_leave(rank, warp, mask, phase);

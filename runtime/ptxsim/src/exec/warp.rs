@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::copy::CopyGroups;
+use super::hops::Hops;
 use super::wgmma::InFlight;
 use crate::isa::Lanes;
 
@@ -44,6 +45,7 @@ pub(crate) struct Warp {
     pub(crate) local: Vec<u8>,
     pub(crate) local_init: Vec<u8>,
     pub(crate) copies: CopyGroups,
+    pub(crate) hops: Hops,
     pub(crate) wgmma: InFlight,
     /// Bulk groups: the open one and those committed and not finished, with their operations.
     pub(crate) bulk_open: Vec<u64>,

@@ -17,7 +17,7 @@ use super::mma::{acc_bits, accumulate, accumulation, element, int_element, int_s
 use super::tensormap::Swizzle;
 use super::{Ctx, Res};
 use crate::fault::FaultKind;
-use crate::isa::tensor::{Acc, Elem, Wgmma, WgmmaA};
+use crate::isa::tensor::{Acc, Elem, TensorKind, Wgmma, WgmmaA};
 use crate::isa::{CONST, Op, R};
 use crate::num::format::f16_to_f32;
 
@@ -175,7 +175,10 @@ impl Ctx<'_, '_> {
         };
         self.check_operands(op, &issued)?;
         if let Some(c) = self.unit.counters.as_deref_mut() {
-            c.mma(16 * u64::from(op.n) * u64::from(op.k));
+            c.mma(
+                TensorKind::of(op.a_elem, false),
+                16 * u64::from(op.n) * u64::from(op.k),
+            );
         }
         let group = self.w.wgmma.committed;
         for r in &op.d {

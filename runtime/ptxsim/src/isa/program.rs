@@ -40,6 +40,7 @@ pub(crate) struct Program {
     pub(crate) dynamic_start: u32,
     pub(crate) local_bytes: u32,
     pub(crate) max_threads: Option<([u32; 3], bool)>,
+    pub(crate) max_regs: Option<u32>,
     pub(crate) cluster: Option<[u32; 3]>,
     /// Uses `wgmma`, so writes of registers are followed.
     pub(crate) wgmma: bool,

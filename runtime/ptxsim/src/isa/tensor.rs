@@ -45,6 +45,44 @@ impl Elem {
     }
 }
 
+/// Element formats that tensor cores multiply at a rate of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TensorKind {
+    /// f16 and bf16.
+    Half,
+    /// tf32.
+    Tf32,
+    /// 8-bit floats, and smaller ones in `kind::f8f6f4`.
+    Float8,
+    /// Packed 4-bit floats.
+    Float4,
+    /// s8 and u8.
+    Int8,
+    /// s4 and u4.
+    Int4,
+    /// f64.
+    Double,
+}
+
+impl TensorKind {
+    /// Number of kinds.
+    pub const COUNT: usize = Self::Double as usize + 1;
+    /// All kinds with their report names.
+    pub const NAMES: [&'static str; Self::COUNT] = ["f16", "tf32", "f8", "f4", "i8", "i4", "f64"];
+
+    pub(crate) fn of(elem: Elem, packed: bool) -> Self {
+        match elem {
+            Elem::F16 | Elem::Bf16 => Self::Half,
+            Elem::Tf32 => Self::Tf32,
+            Elem::S8 | Elem::U8 => Self::Int8,
+            Elem::S4 | Elem::U4 => Self::Int4,
+            Elem::F64 => Self::Double,
+            _ if packed => Self::Float4,
+            _ => Self::Float8,
+        }
+    }
+}
+
 /// Accumulator type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Acc {

@@ -119,6 +119,8 @@ pub(crate) struct Kernel {
     pub(crate) scopes: Vec<Scope>,
     /// `.maxntid` or `.reqntid`: threads per block, and whether the shape is required.
     pub(crate) max_threads: Option<([u32; 3], bool)>,
+    /// `.maxnreg`: registers of a thread.
+    pub(crate) max_regs: Option<u32>,
     /// `.reqnctapercluster` / `.explicitcluster`.
     pub(crate) cluster: Option<[u32; 3]>,
 }

@@ -182,7 +182,8 @@ fn tuning(r: &mut Reader, kernel: &mut Kernel) -> Result<(), ParseError> {
         match name.as_str() {
             "maxntid" => kernel.max_threads = Some((r.triple("a thread count")?, false)),
             "reqntid" => kernel.max_threads = Some((r.triple("a thread count")?, true)),
-            "minnctapersm" | "maxnctapersm" | "maxnreg" | "maxclusterrank" => {
+            "maxnreg" => kernel.max_regs = Some(r.count("a number")?),
+            "minnctapersm" | "maxnctapersm" | "maxclusterrank" => {
                 r.count("a number")?;
             }
             "reqnctapercluster" => kernel.cluster = Some(r.triple("a cluster size")?),

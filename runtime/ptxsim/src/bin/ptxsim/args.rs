@@ -51,6 +51,7 @@ impl Args {
                 "--shared" => a.shared = number(value()?)?,
                 "--seed" => a.seeds = vec![number(value()?)?],
                 "--arg" => a.args.push(value()?.clone()),
+                "--sms" => a.options.sms = number(value()?)?,
                 "--threads" => a.options.threads = number(value()?)?,
                 "--accumulate" => {
                     a.options.accumulate = match value()?.as_str() {

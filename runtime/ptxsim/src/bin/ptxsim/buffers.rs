@@ -45,6 +45,7 @@ impl Buffers {
             "u64" => rest.parse().map(Arg::U64).map_err(|_| bad()),
             "f32" => rest.parse().map(Arg::f32).map_err(|_| bad()),
             "hex" => hex(rest).map(Arg::Bytes).ok_or_else(bad),
+            "random" => self.filled(&random(rest)?, None),
             "in" => self.filled(&load(rest)?, None),
             "inout" => {
                 let (from, to) = rest.split_once(':').ok_or("two files are wanted")?;
@@ -93,6 +94,52 @@ impl Buffers {
         }
         Ok(())
     }
+}
+
+/// Numbers of a generator with a fixed seed: the same on every machine.
+fn random(text: &str) -> Result<Vec<u8>, String> {
+    let words: Vec<&str> = text.split(':').collect();
+    let number = |i: usize, other: u64| match words.get(i) {
+        None => Ok(other),
+        Some(w) => w.parse().map_err(|_| format!("`{w}` is no number")),
+    };
+    let (count, mut state) = (number(1, 0)?, number(2, 1)?);
+    if words.len() < 2 || words.len() > 3 || count > MAX_BYTES / 4 {
+        return Err("TYPE:COUNT[:SEED] is wanted, of at most 16 GiB".into());
+    }
+    let mut next = || {
+        // splitmix64
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    };
+    let mut out = Vec::new();
+    for _ in 0..count {
+        let bits = next();
+        // Multiples of 1/1024 from -1 to 1 - 1/1024: exact in f32, and in f16 after rounding below.
+        let fraction = (bits >> 53) as i32 - 1024;
+        match words[0] {
+            "f32" => out.extend((fraction as f32 / 1024.0).to_le_bytes()),
+            "f16" => out.extend(half(fraction).to_le_bytes()),
+            "u8" => out.push(bits as u8),
+            other => return Err(format!("`{other}` is none of f32, f16, u8")),
+        }
+    }
+    Ok(out)
+}
+
+/// `n/1024` for |n| ≤ 1024 as f16; such numbers have at most 11 significant bits, so they are exact.
+fn half(n: i32) -> u16 {
+    let sign = if n < 0 { 0x8000 } else { 0 };
+    let size = n.unsigned_abs();
+    if size == 0 {
+        return sign;
+    }
+    // size = 1.m · 2^top, so the value is 1.m · 2^(top - 10).
+    let top = 31 - size.leading_zeros();
+    let mantissa = (size << (10 - top)) & 0x3ff;
+    sign | ((top + 5) << 10 | mantissa) as u16
 }
 
 fn hex(text: &str) -> Option<Vec<u8>> {

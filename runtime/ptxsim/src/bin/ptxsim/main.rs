@@ -26,11 +26,13 @@ ARG, one for each parameter in order:
   out:BYTES[:FILE]                 unwritten buffer, saved raw to FILE afterwards
   inout:FILE:FILE                  filled from the first, saved to the second
   zeros:BYTES[:FILE]               buffer of zeros
+  random:TYPE:COUNT[:SEED]         COUNT numbers, f32 or f16 in -1 to 1, or u8 (any bytes)
   hex:0011aabb                     any bytes (structs, tensor maps)
 
 Options:
   --cluster X,Y,Z     blocks of a cluster
   --shared BYTES      dynamic shared memory
+  --sms N             multiprocessors for the number of waves (default 132)
   --seed N            schedule: 0 in order, 1 copies as late as possible, others random (default: 0, 1 and 2)
   --accumulate M      exact (default) or hopper
   --approx M          nearest (default), low or high
@@ -115,7 +117,12 @@ fn run(words: &[String]) -> Result<(), Failure> {
         };
         let report = Simulator::new(options)
             .launch(&module, &entry, &launch, &mut buffers.memory)
-            .map_err(|f| Failure::Fault(format!("schedule {seed}: {f}")))?;
+            .map_err(|f| {
+                if args.json {
+                    say(&(f.to_json() + "\n"));
+                }
+                Failure::Fault(format!("schedule {seed}: {f}"))
+            })?;
         last = Some((report, buffers));
     }
     let Some((report, buffers)) = last else {
