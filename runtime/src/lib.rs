@@ -20,6 +20,8 @@
 //! pool of threads that is not the caller's.
 #![warn(missing_docs)]
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod engine;
 #[cfg(feature = "sim")]
 mod gpu;

@@ -35,6 +35,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "ptxsim",
         ],
     ),
+    ("fakecuda", &["ptxsim"]),
+    (
+        "qcc-gpu-suite",
+        &["qcc-ir", "qcc-runtime", "ptxsim", "fakecuda"],
+    ),
 ];
 
 /// Dependencies that one crate hides from all others.

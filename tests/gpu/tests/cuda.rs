@@ -1,0 +1,197 @@
+//! The CUDA device without a GPU: its real code on a driver that simulates (`tests/fakecuda`).
+//!
+//! A library is found when a process starts to look for it, so each case is a process of its own
+//! whose loader finds the simulated driver first.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The simulated driver, which cargo builds beside the tests.
+fn driver() -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let file = format!("{}fakecuda{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    let beside = test.parent().expect("it lies in a folder");
+    [beside.join(&file), beside.join("..").join(&file)]
+        .into_iter()
+        .find(|p| p.is_file())
+        .unwrap_or_else(|| panic!("{file} was not built in {}", beside.display()))
+}
+
+/// A folder in which the driver has the name that is looked for.
+struct Loader {
+    folder: tempfile::TempDir,
+}
+
+impl Loader {
+    fn new() -> Loader {
+        let bytes = std::fs::read(driver()).expect("the driver can be read");
+        Loader::with(&bytes)
+    }
+
+    fn with(bytes: &[u8]) -> Loader {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        std::fs::write(folder.path().join("libcuda.so"), bytes).expect("it can be written");
+        Loader { folder }
+    }
+
+    /// Runs the suite's executable with the driver.
+    fn run(&self, args: &[&str], environment: &[(&str, &str)]) -> Run {
+        let report = self.folder.path().join("report");
+        let output = Command::new(env!("CARGO_BIN_EXE_qcc-gpu-suite"))
+            .args(args)
+            .env("LD_LIBRARY_PATH", self.folder.path())
+            .env("FAKECUDA_REPORT", &report)
+            .envs(environment.iter().copied())
+            .output()
+            .expect("the suite can be run");
+        Run::new(&output, &report)
+    }
+}
+
+/// What a process said, and the driver's counts when its context was released.
+struct Run {
+    code: Option<i32>,
+    said: String,
+    counts: BTreeMap<String, u64>,
+}
+
+impl Run {
+    fn new(output: &Output, report: &Path) -> Run {
+        let counts = std::fs::read_to_string(report).unwrap_or_default();
+        let count = |line: &str| {
+            let (name, n) = line.split_once(' ')?;
+            Some((name.to_string(), n.parse().ok()?))
+        };
+        let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+        Run {
+            code: output.status.code(),
+            said: text(&output.stdout) + &text(&output.stderr),
+            counts: counts.lines().filter_map(count).collect(),
+        }
+    }
+
+    #[track_caller]
+    fn assert_passed(&self) {
+        assert_eq!(self.code, Some(0), "{}", self.said);
+        self.assert_clean();
+    }
+
+    /// Nothing is left when the context is released.
+    #[track_caller]
+    fn assert_clean(&self) {
+        assert!(!self.counts.is_empty(), "no report: {}", self.said);
+        let left = |(name, n): (&String, &u64)| {
+            let open = (name.starts_with("live_") || name == "retained") && *n > 0;
+            open.then(|| format!("{name} {n}"))
+        };
+        let left: Vec<String> = self.counts.iter().filter_map(left).collect();
+        assert!(left.is_empty(), "{left:?} after {}", self.said);
+    }
+
+    #[track_caller]
+    fn assert_error(&self, code: &str, text: &str) {
+        assert_eq!(self.code, Some(6), "{}", self.said);
+        assert!(self.said.contains(code) && self.said.contains(text), "{}", self.said);
+    }
+}
+
+/// Names of the suite's checks of the device layer.
+const CHECKS: &[&str] = &[
+    "copies",
+    "accounting",
+    "launch",
+    "shared_memory",
+    "graph",
+    "failed_capture",
+    "arguments",
+    "bad_text",
+    "clusters",
+    "dependent",
+    "tensor_map",
+];
+
+#[test]
+fn the_device_layer_does_what_it_says_and_leaves_nothing() {
+    let loader = Loader::new();
+    for name in CHECKS {
+        let run = loader.run(&["device", name], &[]);
+        run.assert_passed();
+        assert!(run.said.contains(name), "{}", run.said);
+    }
+}
+
+#[test]
+fn a_kernel_that_fails_is_a_device_error() {
+    let run = Loader::new().run(&["device", "wild_write"], &[]);
+    assert_eq!(run.code, Some(0), "{}", run.said);
+}
+
+#[test]
+fn what_a_gpu_lacks_is_skipped_on_it() {
+    let run = Loader::new().run(&["device", "tensor_map"], &[("FAKECUDA_SM", "80")]);
+    run.assert_passed();
+    assert!(run.said.contains("skipped"), "{}", run.said);
+}
+
+#[test]
+fn the_environment_is_what_the_driver_says() {
+    let run = Loader::new().run(&["environment"], &[("FAKECUDA_VERSION", "12040")]);
+    run.assert_passed();
+    assert!(run.said.contains("Simulated GPU") && run.said.contains("\"12.4\""), "{}", run.said);
+}
+
+#[test]
+fn without_a_usable_driver_there_is_an_error_and_no_panic() {
+    let none = Loader::with(b"not a library").run(&["environment"], &[]);
+    // A machine with a GPU falls back to its own driver.
+    if none.code != Some(0) {
+        none.assert_error("Q0740", "no NVIDIA driver");
+    }
+    let loader = Loader::new();
+    let run = |name, value| loader.run(&["environment"], &[(name, value)]);
+    run("FAKECUDA_DEVICES", "0").assert_error("Q0741", "no NVIDIA GPU");
+    run("FAKECUDA_VERSION", "11080").assert_error("Q0742", "CUDA 11.8");
+    run("FAKECUDA_FAIL", "cuInit=803@1").assert_error("Q0743", "cuInit");
+    let context = run("FAKECUDA_FAIL", "cuDevicePrimaryCtxRetain=2@1");
+    context.assert_error("Q0733", "OUT_OF_MEMORY");
+}
+
+#[test]
+fn a_driver_that_lacks_a_function_is_too_old() {
+    let mut bytes = std::fs::read(driver()).expect("the driver can be read");
+    let (name, other) = (b"\0cuTensorMapEncodeTiled\0", b"\0cuTensorMapEncodeOther\0");
+    let at: Vec<usize> = bytes
+        .windows(name.len())
+        .enumerate()
+        .filter_map(|(i, w)| (w == name).then_some(i))
+        .collect();
+    assert!(!at.is_empty(), "the driver has the function");
+    for i in at {
+        bytes[i..i + name.len()].copy_from_slice(other);
+    }
+    let run = Loader::with(&bytes).run(&["environment"], &[]);
+    run.assert_error("Q0742", "cuTensorMapEncodeTiled");
+}
+
+#[test]
+fn failures_of_the_driver_are_typed_and_leak_nothing() {
+    let loader = Loader::new();
+    let run = |check, fail| loader.run(&["device", check], &[("FAKECUDA_FAIL", fail)]);
+    let cases = [
+        ("launch", "cuMemAlloc_v2=2@1", "Q0733"),
+        ("launch", "cuModuleLoadDataEx=222@1", "Q0734"),
+        ("launch", "cuLaunchKernelEx=701@1", "Q0734"),
+        ("launch", "cuStreamCreate=304@2", "Q0743"),
+        ("copies", "cuMemHostAlloc=2@3", "Q0733"),
+        ("graph", "cuGraphInstantiateWithFlags=801@1", "Q0743"),
+        ("graph", "cuStreamBeginCapture_v2=900@1", "Q0743"),
+    ];
+    for (check, fail, code) in cases {
+        let run = run(check, fail);
+        run.assert_error(code, "");
+        for kind in ["live_streams", "live_graphs", "live_pinned", "live_modules", "live_events"] {
+            assert_eq!(run.counts.get(kind), Some(&0), "{kind} after {fail}: {}", run.said);
+        }
+    }
+}
