@@ -6,11 +6,12 @@ use qcc_ir::graph::Module;
 use qcc_ir::plan::{Plan, Port, TargetSection};
 use std::sync::Arc;
 
+#[cfg(feature = "cuda")]
+use crate::gpu::cuda::{CudaDriver, Gpu};
 #[cfg(feature = "sim")]
-use crate::gpu::{
-    Driver, GpuEngine,
-    sim::{SimDriver, SimOptions},
-};
+use crate::gpu::sim::{SimDriver, SimOptions};
+#[cfg(any(feature = "cuda", feature = "sim"))]
+use crate::gpu::{Driver, GpuEngine};
 use crate::load::load_module;
 use crate::memory::Memory;
 use crate::{PlanFile, Session};
@@ -24,6 +25,10 @@ pub enum Device {
     /// The processor, on these threads.
     #[cfg(feature = "cpu")]
     Cpu(Threads),
+    /// The NVIDIA GPU of this number, counted from 0: it runs the newest section that is not newer
+    /// than the GPU.
+    #[cfg(feature = "cuda")]
+    Cuda(usize),
     /// A GPU that is simulated on the processor: it executes the PTX of the newest section that
     /// the simulated chip runs.
     #[cfg(feature = "sim")]
@@ -45,7 +50,7 @@ pub struct Engine {
 pub(crate) enum Backend {
     #[cfg(feature = "cpu")]
     Cpu(Arc<Module>, CpuProgram),
-    #[cfg(feature = "sim")]
+    #[cfg(any(feature = "cuda", feature = "sim"))]
     Gpu(GpuEngine),
 }
 
@@ -55,14 +60,21 @@ impl Engine {
     ///
     /// # Errors
     /// `Q0406` if the plan has no section for the device, `Q0405` and `Q0408` if its module or
-    /// section is malformed or does not fit the manifest, `Q0403` if a weight is damaged, and what
-    /// the device cannot run.
+    /// section is malformed or does not fit the manifest, `Q0403` if a weight is damaged, `Q0733`,
+    /// `Q0734` and `Q0740` to `Q0743` of a GPU, and what the device cannot run.
     pub fn new(file: Arc<PlanFile>, device: Device) -> Result<Arc<Self>> {
         let (device, section, backend) = match device {
             #[cfg(feature = "cpu")]
             Device::Cpu(threads) => {
                 let section = file.plan().section_for_cpu(&host_levels())?;
                 ("cpu", section, cpu(&file, section, threads)?)
+            }
+            #[cfg(feature = "cuda")]
+            Device::Cuda(ordinal) => {
+                let gpu = Gpu::open(ordinal)?;
+                let section = file.plan().section_for_gpu(gpu.info().sm)?;
+                let driver = Arc::new(CudaDriver::new(gpu));
+                ("cuda", section, self::gpu(&file, section, driver)?)
             }
             #[cfg(feature = "sim")]
             Device::Sim(options) => {
@@ -91,7 +103,7 @@ impl Engine {
         self.file.plan()
     }
 
-    /// The kind of device: `cpu` or `sim`.
+    /// The kind of device: `cpu`, `cuda` or `sim`.
     pub fn device(&self) -> &'static str {
         self.device
     }
@@ -120,7 +132,7 @@ impl Engine {
         match &self.backend {
             #[cfg(feature = "cpu")]
             Backend::Cpu(module, _) => crate::memory::memory(module, sizes),
-            #[cfg(feature = "sim")]
+            #[cfg(any(feature = "cuda", feature = "sim"))]
             Backend::Gpu(gpu) => gpu.memory(sizes),
         }
     }
@@ -139,7 +151,7 @@ fn cpu(file: &Arc<PlanFile>, section: &TargetSection, threads: Threads) -> Resul
     Ok(Backend::Cpu(module, program))
 }
 
-#[cfg(feature = "sim")]
+#[cfg(any(feature = "cuda", feature = "sim"))]
 fn gpu(file: &Arc<PlanFile>, section: &TargetSection, driver: Arc<dyn Driver>) -> Result<Backend> {
     let module = Arc::new(load_module(file, section)?);
     GpuEngine::new(file, section, module, driver).map(Backend::Gpu)

@@ -13,17 +13,16 @@
 //! # Ok::<(), qcc_ir::Diagnostic>(())
 //! ```
 //!
-//! Devices are cargo features, `cpu` and `sim` by default: [`Device::Cpu`] runs a plan's CPU
-//! section, [`Device::Sim`] executes the PTX of an `sm_*` section on the processor.
+//! Devices are cargo features, all on by default: [`Device::Cpu`] runs a plan's CPU section,
+//! [`Device::Cuda`] runs an `sm_*` section on an NVIDIA GPU, [`Device::Sim`] executes its PTX on the
+//! processor.
 //!
 //! Nothing here prints, reads the environment, opens a path that it was not given, or uses a
 //! pool of threads that is not the caller's.
 #![warn(missing_docs)]
 
-#[cfg(feature = "cuda")]
-pub mod cuda;
 mod engine;
-#[cfg(feature = "sim")]
+#[cfg(any(feature = "cuda", feature = "sim"))]
 mod gpu;
 mod load;
 mod memory;
@@ -31,6 +30,8 @@ pub mod plan_file;
 mod session;
 
 pub use engine::{Device, Engine};
+#[cfg(feature = "cuda")]
+pub use gpu::cuda;
 #[cfg(feature = "sim")]
 pub use gpu::sim::SimOptions;
 pub use memory::Memory;

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use crate::Engine;
 use crate::engine::Backend;
-#[cfg(feature = "sim")]
+#[cfg(any(feature = "cuda", feature = "sim"))]
 use crate::gpu::GpuSession;
 
 /// Runs an engine, one run at a time. Sessions of one engine run side by side.
 pub struct Session {
     /// Its part of a GPU, from the first run on; dropped before the engine's weights.
-    #[cfg(feature = "sim")]
+    #[cfg(any(feature = "cuda", feature = "sim"))]
     gpu: Option<GpuSession>,
     engine: Arc<Engine>,
 }
@@ -22,7 +22,7 @@ pub struct Session {
 impl Session {
     pub(crate) fn new(engine: Arc<Engine>) -> Self {
         Session {
-            #[cfg(feature = "sim")]
+            #[cfg(any(feature = "cuda", feature = "sim"))]
             gpu: None,
             engine,
         }
@@ -47,7 +47,7 @@ impl Session {
         let results = match &self.engine.backend {
             #[cfg(feature = "cpu")]
             Backend::Cpu(_, program) => program.run(&ordered)?,
-            #[cfg(feature = "sim")]
+            #[cfg(any(feature = "cuda", feature = "sim"))]
             Backend::Gpu(engine) => {
                 let session = match &mut self.gpu {
                     Some(session) => session,

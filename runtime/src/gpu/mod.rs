@@ -12,6 +12,8 @@
 
 mod bound;
 mod command;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod driver;
 mod error;
 mod executor;

@@ -155,4 +155,3 @@ unsafe extern "C" fn cuGetErrorString(_: Code, text: *mut *const c_char) -> Code
         give(text, c"simulated driver".as_ptr())
     })
 }
-

@@ -181,12 +181,16 @@ impl State {
             Op::CopyIn(host, at, len) => {
                 // SAFETY: the caller of the copy keeps the memory until it waited for the stream.
                 let bytes = unsafe { std::slice::from_raw_parts(*host as *const u8, *len) };
-                self.memory.write(DevPtr(*at), bytes).map_err(|_| ILLEGAL_ADDRESS)
+                self.memory
+                    .write(DevPtr(*at), bytes)
+                    .map_err(|_| ILLEGAL_ADDRESS)
             }
             Op::CopyOut(host, at, len) => {
                 // SAFETY: as above, and nobody else uses it.
                 let bytes = unsafe { std::slice::from_raw_parts_mut(*host as *mut u8, *len) };
-                self.memory.read(DevPtr(*at), bytes).map_err(|_| ILLEGAL_ADDRESS)
+                self.memory
+                    .read(DevPtr(*at), bytes)
+                    .map_err(|_| ILLEGAL_ADDRESS)
             }
             Op::Launch {
                 module,

@@ -55,7 +55,11 @@ unsafe extern "C" fn cuTensorMapEncodeTiled(
                 3 => Swizzle::B128,
                 _ => return Err(INVALID_VALUE),
             },
-            fill: if fill == 0 { OobFill::Zero } else { OobFill::Nan },
+            fill: if fill == 0 {
+                OobFill::Zero
+            } else {
+                OobFill::Nan
+            },
         };
         let bytes = map.encode().map_err(|e| {
             eprintln!("fakecuda: {e}");

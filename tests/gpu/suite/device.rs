@@ -16,7 +16,7 @@ const TEXT_90: &str = include_str!("../probes/device_90.ptx");
 type Check = fn(&Arc<Gpu>) -> Result<(), Failure>;
 
 /// Name, oldest architecture, what is done.
-pub const CHECKS: &[(&str, u32, Check)] = &[
+pub(crate) const CHECKS: &[(&str, u32, Check)] = &[
     ("copies", 0, copies),
     ("accounting", 0, accounting),
     ("launch", 80, launch),
@@ -33,7 +33,7 @@ pub const CHECKS: &[(&str, u32, Check)] = &[
 
 /// Why a check failed.
 #[derive(Debug)]
-pub struct Failure(pub String);
+pub(crate) struct Failure(pub(crate) String);
 
 impl From<Diagnostic> for Failure {
     fn from(d: Diagnostic) -> Self {
@@ -85,7 +85,7 @@ fn copies(gpu: &Arc<Gpu>) -> Result<(), Failure> {
     stream.download(at, &mut back)?;
     same("small copies", &back[..5], &[0, 1, 2, 3, 4][..])?;
     same("stream's copy", back[5..] == turned[5..], true)?;
-    gpu.free(at, long.len() as u64);
+    gpu.free(at);
     Ok(())
 }
 
@@ -99,7 +99,7 @@ fn accounting(gpu: &Arc<Gpu>) -> Result<(), Failure> {
     let at = gpu.alloc(1000)?;
     same("alignment", at % 256, 0)?;
     same("used", gpu.used(), before + 1000)?;
-    gpu.free(at, 1000);
+    gpu.free(at);
     same("used after free", gpu.used(), before)
 }
 
@@ -164,8 +164,8 @@ impl Sum {
     }
 
     fn free(self, gpu: &Arc<Gpu>) {
-        gpu.free(self.x, 1024);
-        gpu.free(self.y, 1024);
+        gpu.free(self.x);
+        gpu.free(self.y);
     }
 }
 
@@ -222,7 +222,8 @@ fn arguments(gpu: &Arc<Gpu>) -> Result<(), Failure> {
 }
 
 fn bad_text(gpu: &Arc<Gpu>) -> Result<(), Failure> {
-    let text = ".version 7.0\n.target sm_75\n.address_size 64\n.visible .entry k() { frob.u32; ret; }";
+    let text =
+        ".version 7.0\n.target sm_75\n.address_size 64\n.visible .entry k() { frob.u32; ret; }";
     let d = refused("no PTX", gpu.load(text), 734)?;
     let log = d.message().contains("frob") || d.message().contains('4');
     same("the compiler's log is in the error", log, true)
@@ -263,7 +264,7 @@ fn dependent(gpu: &Arc<Gpu>) -> Result<(), Failure> {
     let expected = (0..64).map(|i| (i + 1) * 256 - 1).collect();
     same("a chain of dependent launches", words(&back), expected)?;
     drop(graph);
-    gpu.free(x, 256);
+    gpu.free(x);
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// An argument.
 #[derive(Clone, Debug)]
-pub enum Input {
+pub(crate) enum Input {
     /// 4 bytes.
     U32(u32),
     /// The address of memory with this content, which is read back.
@@ -22,19 +22,19 @@ pub enum Input {
 
 /// A kernel and one launch of it.
 #[derive(Clone, Debug)]
-pub struct Probe {
-    pub text: String,
-    pub entry: String,
-    pub grid: [u32; 3],
-    pub block: [u32; 3],
-    pub cluster: Option<[u32; 3]>,
-    pub shared: u32,
-    pub inputs: Vec<Input>,
+pub(crate) struct Probe {
+    pub(crate) text: String,
+    pub(crate) entry: String,
+    pub(crate) grid: [u32; 3],
+    pub(crate) block: [u32; 3],
+    pub(crate) cluster: Option<[u32; 3]>,
+    pub(crate) shared: u32,
+    pub(crate) inputs: Vec<Input>,
 }
 
 impl Probe {
     /// One block of so many threads.
-    pub fn block(text: &str, entry: &str, threads: u32, inputs: Vec<Input>) -> Probe {
+    pub(crate) fn block(text: &str, entry: &str, threads: u32, inputs: Vec<Input>) -> Probe {
         Probe {
             text: text.into(),
             entry: entry.into(),
@@ -47,7 +47,7 @@ impl Probe {
     }
 
     /// Contents of all memory inputs after the kernel ran on a GPU.
-    pub fn on_gpu(&self, gpu: &Arc<Gpu>) -> qcc_ir::diag::Result<Vec<Vec<u8>>> {
+    pub(crate) fn on_gpu(&self, gpu: &Arc<Gpu>) -> qcc_ir::diag::Result<Vec<Vec<u8>>> {
         let kernel = gpu.kernel(gpu.load(&self.text)?, &self.entry)?;
         let mut stream = gpu.stream()?;
         let (mut args, mut places) = (Vec::new(), Vec::new());
@@ -96,14 +96,12 @@ impl Probe {
             stream.download(*at, &mut content)?;
             out.push(content);
         }
-        for (at, len, _) in places {
-            gpu.free(at, len as u64);
-        }
+        places.into_iter().for_each(|p| gpu.free(p.0));
         Ok(out)
     }
 
     /// As [`Probe::on_gpu`], in the simulator.
-    pub fn on_sim(&self, options: Options) -> Result<Vec<Vec<u8>>, String> {
+    pub(crate) fn on_sim(&self, options: Options) -> Result<Vec<Vec<u8>>, String> {
         let module = Module::parse(&self.text).map_err(|e| e.to_string())?;
         let mut memory = Memory::new();
         let (mut args, mut places) = (Vec::new(), Vec::new());
@@ -163,12 +161,12 @@ impl Probe {
 }
 
 /// The bytes of words.
-pub fn bytes(words: impl IntoIterator<Item = u32>) -> Vec<u8> {
+pub(crate) fn bytes(words: impl IntoIterator<Item = u32>) -> Vec<u8> {
     words.into_iter().flat_map(u32::to_le_bytes).collect()
 }
 
 /// The words of bytes.
-pub fn words(bytes: &[u8]) -> Vec<u32> {
+pub(crate) fn words(bytes: &[u8]) -> Vec<u32> {
     let word = |b: &[u8]| u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
     bytes.chunks_exact(4).map(word).collect()
 }

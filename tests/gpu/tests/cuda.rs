@@ -10,7 +10,11 @@ use std::process::{Command, Output};
 /// The simulated driver, which cargo builds beside the tests.
 fn driver() -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
-    let file = format!("{}fakecuda{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    let file = format!(
+        "{}fakecuda{}",
+        std::env::consts::DLL_PREFIX,
+        std::env::consts::DLL_SUFFIX
+    );
     let beside = test.parent().expect("it lies in a folder");
     [beside.join(&file), beside.join("..").join(&file)]
         .into_iter()
@@ -92,7 +96,11 @@ impl Run {
     #[track_caller]
     fn assert_error(&self, code: &str, text: &str) {
         assert_eq!(self.code, Some(6), "{}", self.said);
-        assert!(self.said.contains(code) && self.said.contains(text), "{}", self.said);
+        assert!(
+            self.said.contains(code) && self.said.contains(text),
+            "{}",
+            self.said
+        );
     }
 }
 
@@ -138,7 +146,11 @@ fn what_a_gpu_lacks_is_skipped_on_it() {
 fn the_environment_is_what_the_driver_says() {
     let run = Loader::new().run(&["environment"], &[("FAKECUDA_VERSION", "12040")]);
     run.assert_passed();
-    assert!(run.said.contains("Simulated GPU") && run.said.contains("\"12.4\""), "{}", run.said);
+    assert!(
+        run.said.contains("Simulated GPU") && run.said.contains("\"12.4\""),
+        "{}",
+        run.said
+    );
 }
 
 #[test]
@@ -190,8 +202,19 @@ fn failures_of_the_driver_are_typed_and_leak_nothing() {
     for (check, fail, code) in cases {
         let run = run(check, fail);
         run.assert_error(code, "");
-        for kind in ["live_streams", "live_graphs", "live_pinned", "live_modules", "live_events"] {
-            assert_eq!(run.counts.get(kind), Some(&0), "{kind} after {fail}: {}", run.said);
+        for kind in [
+            "live_streams",
+            "live_graphs",
+            "live_pinned",
+            "live_modules",
+            "live_events",
+        ] {
+            assert_eq!(
+                run.counts.get(kind),
+                Some(&0),
+                "{kind} after {fail}: {}",
+                run.said
+            );
         }
     }
 }

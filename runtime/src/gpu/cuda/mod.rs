@@ -18,6 +18,7 @@
 
 mod api;
 mod blas;
+mod driver;
 mod entry;
 mod error;
 mod event;
@@ -30,6 +31,7 @@ mod stream;
 mod tensor_map;
 
 pub use blas::{Gemm, MatrixType};
+pub(crate) use driver::CudaDriver;
 pub use gpu::{Gpu, GpuInfo};
 pub use graph::Graph;
 pub use launch::Launch;

@@ -135,10 +135,7 @@ fn compile(text: &str) -> Result<CUmodule> {
     use CUjit_option::*;
     let image = CString::new(text).map_err(cannot_load)?;
     let mut log = vec![0u8; LOG];
-    let mut options = [
-        CU_JIT_ERROR_LOG_BUFFER,
-        CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
-    ];
+    let mut options = [CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
     let mut values: [*mut c_void; 2] = [
         log.as_mut_ptr().cast(),
         // Numbers travel in the place of pointers.

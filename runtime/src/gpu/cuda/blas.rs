@@ -18,8 +18,8 @@
 
 use cudarc::cublaslt::sys::{self, cublasComputeType_t as Compute, cublasStatus_t as Status};
 use cudarc::cublaslt::sys::{
-    cublasLtMatmulDescAttributes_t as Attribute, cublasLtMatmulPreferenceAttributes_t as Preference,
-    cudaDataType_t as Type,
+    cublasLtMatmulDescAttributes_t as Attribute,
+    cublasLtMatmulPreferenceAttributes_t as Preference, cudaDataType_t as Type,
 };
 use cudarc::driver::sys::CUstream;
 use qcc_ir::diag::Result;
@@ -121,8 +121,7 @@ impl Blas {
             return Err(vendor("the library libcublasLt cannot be loaded"));
         }
         // SAFETY: the library is present; symbols are looked up and not called.
-        let has =
-            |f: &&&str| unsafe { sys::culib().get::<*const c_void>(f.as_bytes()) }.is_ok();
+        let has = |f: &&&str| unsafe { sys::culib().get::<*const c_void>(f.as_bytes()) }.is_ok();
         if let Some(missing) = FUNCTIONS.iter().find(|f| !has(f)) {
             return Err(vendor(format!("it has no `{missing}`")));
         }
@@ -181,8 +180,11 @@ impl Problem {
             problem.set(Attribute::CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, s)?;
         }
         problem.epilogue(g)?;
-        for (ty, rows, columns) in [(g.input, g.k, g.n), (g.input, g.k, g.m), (g.output, g.n, g.m)]
-        {
+        for (ty, rows, columns) in [
+            (g.input, g.k, g.n),
+            (g.input, g.k, g.m),
+            (g.output, g.n, g.m),
+        ] {
             problem.layout(ty, rows, columns)?;
         }
         Ok(problem)
@@ -233,9 +235,8 @@ impl Problem {
         /// Proposals that are asked for.
         const MOST: usize = 32;
         let wanted = Wanted::new(g.workspace_bytes)?;
-        // SAFETY: the results are numbers, for which zeros are valid.
-        let mut found: [sys::cublasLtMatmulHeuristicResult_t; MOST] =
-            unsafe { std::mem::zeroed() };
+        // SAFETY: the results are numbers and a status, for which zeros are valid.
+        let mut found: [sys::cublasLtMatmulHeuristicResult_t; MOST] = unsafe { std::mem::zeroed() };
         let mut count = 0;
         // SAFETY: all descriptions are live; at most `MOST` results are written.
         let asked = unsafe {

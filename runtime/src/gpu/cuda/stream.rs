@@ -116,12 +116,7 @@ impl Stream {
                 // SAFETY: the stage has `STAGE` bytes and nothing else uses them, as the stream is
                 // idle; the driver checks the source.
                 check("cuMemcpyDtoHAsync", unsafe {
-                    sys::cuMemcpyDtoHAsync_v2(
-                        target.cast(),
-                        from,
-                        chunk.len(),
-                        self.handle.stream,
-                    )
+                    sys::cuMemcpyDtoHAsync_v2(target.cast(), from, chunk.len(), self.handle.stream)
                 })?;
             }
             self.finish()?;

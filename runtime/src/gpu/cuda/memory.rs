@@ -7,7 +7,6 @@
 use cudarc::driver::sys;
 use qcc_ir::diag::Result;
 use std::ffi::c_void;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard};
 
 use super::api::check;
@@ -44,7 +43,7 @@ impl Gpu {
 
     /// Bytes allocated through this object and not freed yet.
     pub fn used(&self) -> u64 {
-        self.used.load(Relaxed)
+        lock(&self.live).values().sum()
     }
 
     /// Allocates memory that starts at a multiple of 256.
@@ -64,18 +63,17 @@ impl Gpu {
             733 => no_memory(bytes, d.message()),
             _ => d,
         })?;
-        self.used.fetch_add(bytes, Relaxed);
+        lock(&self.live).insert(at, bytes);
         Ok(at)
     }
 
-    /// Frees an allocation of that many bytes, after all work that the GPU was given.
-    pub fn free(&self, at: u64, bytes: u64) {
-        if self.enter().is_ok() {
-            // SAFETY: the driver refuses what is no allocation; freeing waits for pending work.
+    /// Frees an allocation, after all work that the GPU was given.
+    pub fn free(&self, at: u64) {
+        if lock(&self.live).remove(&at).is_some() && self.enter().is_ok() {
+            // SAFETY: it was allocated and not freed; the driver waits for pending work.
             unsafe {
                 sys::cuMemFree_v2(at);
             }
-            self.used.fetch_sub(bytes, Relaxed);
         }
     }
 
@@ -120,10 +118,6 @@ impl Pinned {
         // SAFETY: the allocation has `len` bytes; they become initialized before a slice is made.
         unsafe { at.write_bytes(0, len) };
         Ok(Pinned { at, len })
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.len
     }
 
     pub(super) fn bytes(&self) -> &[u8] {

@@ -1,10 +1,7 @@
-//! The errors of NVIDIA GPUs, one function per code.
+//! The errors of NVIDIA GPUs beside those of all GPUs, one function per code.
 //!
 //! | code | meaning |
 //! |---|---|
-//! | Q0732 | a kernel was at fault |
-//! | Q0733 | the GPU has not enough memory |
-//! | Q0734 | the GPU cannot load or launch a kernel |
 //! | Q0740 | there is no driver |
 //! | Q0741 | there is no such GPU |
 //! | Q0742 | the driver is too old |
@@ -14,29 +11,18 @@
 use qcc_ir::diag::{Class, Diagnostic};
 use std::fmt::Display;
 
+pub(super) use crate::gpu::error::{cannot_load, fault, impossible, no_memory};
+
 fn device(number: u16, text: String) -> Diagnostic {
     Diagnostic::error(number, Class::Device, text)
 }
 
-pub(crate) fn fault(what: impl Display) -> Diagnostic {
-    device(732, format!("a kernel failed: {what}"))
-}
-
-pub(crate) fn no_memory(bytes: u64, why: impl Display) -> Diagnostic {
-    device(733, format!("the GPU cannot give {bytes} bytes: {why}"))
-        .hint("use smaller inputs, or free memory that other programs hold")
-}
-
-pub(crate) fn cannot_load(why: impl Display) -> Diagnostic {
-    device(734, format!("cannot load the kernel: {why}"))
-}
-
-pub(crate) fn no_driver() -> Diagnostic {
+pub(super) fn no_driver() -> Diagnostic {
     let text = "there is no NVIDIA driver: the library libcuda cannot be loaded";
     device(740, text.into()).hint("run with --device cpu, or with --device sim for a GPU section")
 }
 
-pub(crate) fn no_gpu(asked: usize, found: usize) -> Diagnostic {
+pub(super) fn no_gpu(asked: usize, found: usize) -> Diagnostic {
     let text = match found {
         0 => "there is no NVIDIA GPU".to_string(),
         1 => format!("there is no GPU {asked}, only GPU 0"),
@@ -45,16 +31,16 @@ pub(crate) fn no_gpu(asked: usize, found: usize) -> Diagnostic {
     device(741, text).hint("choose another one with --device cuda:N, or use --device cpu or sim")
 }
 
-pub(crate) fn old_driver(why: impl Display) -> Diagnostic {
+pub(super) fn old_driver(why: impl Display) -> Diagnostic {
     device(742, format!("the NVIDIA driver is too old: {why}"))
         .hint("install a driver for CUDA 12.0 or newer (525.60 or newer)")
 }
 
-pub(crate) fn failed(call: &str, why: impl Display) -> Diagnostic {
+pub(super) fn failed(call: &str, why: impl Display) -> Diagnostic {
     device(743, format!("{call} failed: {why}"))
 }
 
-pub(crate) fn vendor(why: impl Display) -> Diagnostic {
+pub(super) fn vendor(why: impl Display) -> Diagnostic {
     device(744, format!("cuBLASLt: {why}"))
         .hint("compile the model with --vendor-gemm off, or install cuBLAS")
 }

@@ -4,10 +4,11 @@ use cudarc::driver::sys::{self, CUtensorMap, CUtensorMapSwizzle};
 use cudarc::driver::sys::{
     CUtensorMapDataType, CUtensorMapFloatOOBfill, CUtensorMapInterleave, CUtensorMapL2promotion,
 };
-use qcc_ir::diag::{Class, Diagnostic, Result};
+use qcc_ir::diag::Result;
 use std::ptr;
 
 use super::api::check;
+use super::error::impossible;
 use super::gpu::Gpu;
 
 /// Element of a tensor map; formats narrower than a byte are described as bytes.
@@ -56,10 +57,7 @@ impl Gpu {
     /// `Q0730` if the map breaks a rule of the hardware.
     pub fn tensor_map(&self, map: &TensorMap) -> Result<[u8; 128]> {
         let rank = map.dims.len();
-        let bad = |why: String| {
-            let text = format!("the launch is impossible at these sizes: {why}: {map:?}");
-            Diagnostic::error(730, Class::Unsupported, text)
-        };
+        let bad = |why: String| impossible(format!("{why}: {map:?}"));
         if !(1..=5).contains(&rank) || map.strides.len() + 1 != rank || map.tile.len() != rank {
             return Err(bad("a tensor map of so many axes".into()));
         }

@@ -2,15 +2,15 @@
 
 use cudarc::driver::sys::{self, CUcontext, CUdevice, CUdevice_attribute as Attribute};
 use qcc_ir::diag::Result;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char};
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use super::api::{self, check};
 use super::blas::Blas;
 use super::error::no_gpu;
-use super::memory::Uploader;
+use super::memory::{Uploader, lock};
 use super::module::Modules;
 use super::stream::Stream;
 
@@ -42,8 +42,8 @@ pub struct Gpu {
     info: GpuInfo,
     device: CUdevice,
     context: CUcontext,
-    /// Bytes allocated and not freed.
-    pub(super) used: AtomicU64,
+    /// Bytes of each allocation that was not freed.
+    pub(super) live: Mutex<BTreeMap<u64, u64>>,
     pub(super) modules: Mutex<Modules>,
     /// Present from the first upload on.
     pub(super) uploader: Mutex<Option<Uploader>>,
@@ -109,7 +109,7 @@ impl Gpu {
             },
             device,
             context,
-            used: AtomicU64::new(0),
+            live: Mutex::default(),
             modules: Mutex::new(Modules::default()),
             uploader: Mutex::new(None),
             blas: Mutex::new(None),
@@ -187,8 +187,16 @@ impl Drop for Gpu {
     fn drop(&mut self) {
         if self.enter().is_ok() {
             // What it owns needs the context; errors of freeing leave nothing to do.
-            self.uploader.get_mut().unwrap_or_else(|e| e.into_inner()).take();
-            self.blas.get_mut().unwrap_or_else(|e| e.into_inner()).take();
+            self.uploader
+                .get_mut()
+                .unwrap_or_else(|e| e.into_inner())
+                .take();
+            self.blas
+                .get_mut()
+                .unwrap_or_else(|e| e.into_inner())
+                .take();
+            let left: Vec<u64> = lock(&self.live).keys().copied().collect();
+            left.into_iter().for_each(|at| self.free(at));
             let modules = self.modules.get_mut().unwrap_or_else(|e| e.into_inner());
             modules.unload();
         }
