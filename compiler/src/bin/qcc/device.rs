@@ -3,8 +3,10 @@
 //! Without the flag a GPU runs the plan if there is one and the plan has a section for it, else
 //! the processor. The simulated GPU is used only on request: it is made for judging kernels.
 
+use qcc_codegen::target::{Machine, TARGETS};
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::plan::Plan;
+use qcc_runtime::cuda::Gpu;
 use qcc_runtime::{Device, Engine, SimOptions, Threads};
 use std::str::FromStr;
 
@@ -42,11 +44,15 @@ impl FromStr for DeviceArg {
 
 impl DeviceArg {
     /// The target for which a model that is compiled in memory is built.
-    pub(crate) fn target(arg: Option<DeviceArg>) -> String {
+    ///
+    /// # Errors
+    /// A device error if it is a GPU that is not there, or older than every target.
+    pub(crate) fn target(arg: Option<DeviceArg>) -> Result<String> {
         match arg {
-            None | Some(DeviceArg::Cpu) => "cpu".into(),
-            Some(DeviceArg::Sim(Some(sm))) => format!("sm_{sm}"),
-            Some(DeviceArg::Sim(None) | DeviceArg::Cuda(_)) => "sm_80".into(),
+            None | Some(DeviceArg::Cpu) => Ok("cpu".into()),
+            Some(DeviceArg::Sim(Some(sm))) => Ok(format!("sm_{sm}")),
+            Some(DeviceArg::Sim(None)) => Ok("sm_80".into()),
+            Some(DeviceArg::Cuda(n)) => newest_target(Gpu::open(n)?.info().sm),
         }
     }
 }
@@ -58,13 +64,14 @@ impl DeviceArg {
 pub(crate) fn choose(arg: Option<DeviceArg>, plan: &Plan, threads: usize) -> Result<Device> {
     match arg {
         Some(DeviceArg::Cpu) => Ok(Device::Cpu(Threads::new(threads)?)),
-        Some(DeviceArg::Cuda(n)) => Err(no_gpu(format!("there is no CUDA device {n}"))),
+        Some(DeviceArg::Cuda(n)) => Ok(Device::Cuda(n)),
         Some(DeviceArg::Sim(sm)) => {
             let mut options = SimOptions::default();
             options.sm = sm;
             options.threads = threads;
             Ok(Device::Sim(options))
         }
+        None if gpu().is_some_and(|sm| plan.section_for_gpu(sm).is_ok()) => Ok(Device::Cuda(0)),
         None => {
             let gpu = |t: &qcc_ir::plan::TargetSection| t.compute_capability().is_some();
             if !plan.targets.is_empty() && plan.targets.iter().all(gpu) {
@@ -77,6 +84,24 @@ pub(crate) fn choose(arg: Option<DeviceArg>, plan: &Plan, threads: usize) -> Res
             Ok(Device::Cpu(Threads::new(threads)?))
         }
     }
+}
+
+/// The compute capability of the first GPU, if there is one that can be used.
+fn gpu() -> Option<u32> {
+    Gpu::open(0).ok().map(|gpu| gpu.info().sm)
+}
+
+/// The newest target that a GPU of this compute capability runs.
+///
+/// # Errors
+/// `Q0701` if it is older than all.
+fn newest_target(sm: u32) -> Result<String> {
+    let runs = TARGETS.iter().filter_map(|t| match t.machine {
+        Machine::Gpu(cc) if cc <= sm => Some((cc, t.name)),
+        _ => None,
+    });
+    let newest = runs.max().map(|(_, name)| name.to_string());
+    newest.ok_or_else(|| no_gpu(format!("the GPU is sm_{sm}, older than every target")))
 }
 
 fn no_gpu(text: String) -> Diagnostic {
@@ -119,6 +144,9 @@ mod tests {
         assert_eq!(parse("cuda").unwrap(), DeviceArg::Cuda(0));
         assert_eq!(parse("cuda:3").unwrap(), DeviceArg::Cuda(3));
         assert_eq!(parse("sim:sm_90").unwrap(), DeviceArg::Sim(Some(90)));
+        assert_eq!(newest_target(86).unwrap(), "sm_86");
+        assert_eq!(newest_target(120).unwrap(), "sm_90");
+        assert!(newest_target(60).is_err());
         for bad in ["gpu", "cpu:1", "cuda:x", "sim:90", "sim:sm_", ""] {
             assert!(parse(bad).is_err(), "{bad}");
         }

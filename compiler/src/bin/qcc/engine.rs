@@ -23,7 +23,7 @@ pub(crate) fn open(
 ) -> Result<Session> {
     let file = if is_model(path) {
         let model = Model::open(path)?;
-        let options = scheme.options(vec![DeviceArg::target(device)])?;
+        let options = scheme.options(vec![DeviceArg::target(device)?])?;
         let mut bar = Bar::new();
         let mut compiler = Compiler::new(options).progress(&mut bar);
         let prepared = compiler.prepare(&model)?;
