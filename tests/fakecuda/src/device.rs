@@ -7,6 +7,7 @@ use crate::{Code, INVALID_DEVICE, INVALID_VALUE, NO_DEVICE, call, give};
 /// The one context, as its handle.
 const CONTEXT: usize = 0xc0;
 
+// SAFETY: the name is the driver\'s, whose place this library takes.
 #[unsafe(no_mangle)]
 extern "C" fn cuInit(flags: c_uint) -> Code {
     call("cuInit", |s| {
@@ -110,6 +111,7 @@ unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut usize, _: c_int) -> 
     })
 }
 
+// SAFETY: the name is the driver\'s, whose place this library takes.
 #[unsafe(no_mangle)]
 extern "C" fn cuDevicePrimaryCtxRelease_v2(_: c_int) -> Code {
     call("cuDevicePrimaryCtxRelease_v2", |s| {
@@ -119,6 +121,7 @@ extern "C" fn cuDevicePrimaryCtxRelease_v2(_: c_int) -> Code {
     })
 }
 
+// SAFETY: the name is the driver\'s, whose place this library takes.
 #[unsafe(no_mangle)]
 extern "C" fn cuCtxSetCurrent(context: usize) -> Code {
     call("cuCtxSetCurrent", |s| match context {

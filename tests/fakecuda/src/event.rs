@@ -17,6 +17,7 @@ unsafe extern "C" fn cuEventCreate(out: *mut usize, _: c_uint) -> Code {
     })
 }
 
+// SAFETY: the name is the driver\'s, whose place this library takes.
 #[unsafe(no_mangle)]
 extern "C" fn cuEventDestroy_v2(event: usize) -> Code {
     with_context("cuEventDestroy_v2", |s| {
@@ -26,6 +27,7 @@ extern "C" fn cuEventDestroy_v2(event: usize) -> Code {
     })
 }
 
+// SAFETY: the name is the driver\'s, whose place this library takes.
 #[unsafe(no_mangle)]
 extern "C" fn cuEventRecord(event: usize, stream: usize) -> Code {
     with_context("cuEventRecord", |s| {
@@ -34,6 +36,7 @@ extern "C" fn cuEventRecord(event: usize, stream: usize) -> Code {
     })
 }
 
+// SAFETY: the name is the driver\'s, whose place this library takes.
 #[unsafe(no_mangle)]
 extern "C" fn cuEventSynchronize(event: usize) -> Code {
     with_context("cuEventSynchronize", |s| {

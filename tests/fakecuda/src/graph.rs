@@ -25,6 +25,7 @@ unsafe extern "C" fn cuGraphInstantiateWithFlags(
     })
 }
 
+// SAFETY: the name is the driver\'s, whose place this library takes.
 #[unsafe(no_mangle)]
 extern "C" fn cuGraphDestroy(graph: usize) -> Code {
     with_context("cuGraphDestroy", |s| {
@@ -33,6 +34,7 @@ extern "C" fn cuGraphDestroy(graph: usize) -> Code {
     })
 }
 
+// SAFETY: the name is the driver\'s, whose place this library takes.
 #[unsafe(no_mangle)]
 extern "C" fn cuGraphLaunch(exec: usize, stream: usize) -> Code {
     with_context("cuGraphLaunch", |s| {
@@ -41,6 +43,7 @@ extern "C" fn cuGraphLaunch(exec: usize, stream: usize) -> Code {
     })
 }
 
+// SAFETY: the name is the driver\'s, whose place this library takes.
 #[unsafe(no_mangle)]
 extern "C" fn cuGraphExecDestroy(exec: usize) -> Code {
     with_context("cuGraphExecDestroy", |s| {

@@ -40,6 +40,7 @@ unsafe extern "C" fn cuMemAlloc_v2(at: *mut u64, bytes: usize) -> Code {
     })
 }
 
+// SAFETY: the name is the driver\'s, whose place this library takes.
 #[unsafe(no_mangle)]
 extern "C" fn cuMemFree_v2(at: u64) -> Code {
     with_context("cuMemFree_v2", |s| {
@@ -64,6 +65,7 @@ unsafe extern "C" fn cuMemHostAlloc(at: *mut *mut c_void, bytes: usize, _: c_uin
     })
 }
 
+// SAFETY: the name is the driver\'s, whose place this library takes.
 #[unsafe(no_mangle)]
 extern "C" fn cuMemFreeHost(at: usize) -> Code {
     with_context("cuMemFreeHost", |s| {

@@ -102,6 +102,7 @@ unsafe fn log(text: &str, count: c_uint, options: *const c_uint, values: *const 
     }
 }
 
+// SAFETY: the name is the driver\'s, whose place this library takes.
 #[unsafe(no_mangle)]
 extern "C" fn cuModuleUnload(module: usize) -> Code {
     with_context("cuModuleUnload", |s| {
@@ -140,6 +141,7 @@ unsafe extern "C" fn cuModuleGetFunction(
     })
 }
 
+// SAFETY: the name is the driver\'s, whose place this library takes.
 #[unsafe(no_mangle)]
 extern "C" fn cuFuncSetAttribute(function: usize, attribute: c_uint, value: c_int) -> Code {
     with_context("cuFuncSetAttribute", |s| {

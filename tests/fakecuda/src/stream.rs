@@ -21,6 +21,7 @@ unsafe extern "C" fn cuStreamCreate(out: *mut usize, flags: c_uint) -> Code {
     })
 }
 
+// SAFETY: the name is the driver\'s, whose place this library takes.
 #[unsafe(no_mangle)]
 extern "C" fn cuStreamDestroy_v2(stream: usize) -> Code {
     with_context("cuStreamDestroy_v2", |s| {
@@ -30,6 +31,7 @@ extern "C" fn cuStreamDestroy_v2(stream: usize) -> Code {
     })
 }
 
+// SAFETY: the name is the driver\'s, whose place this library takes.
 #[unsafe(no_mangle)]
 extern "C" fn cuStreamSynchronize(stream: usize) -> Code {
     with_context("cuStreamSynchronize", |s| {
@@ -41,6 +43,7 @@ extern "C" fn cuStreamSynchronize(stream: usize) -> Code {
     })
 }
 
+// SAFETY: the name is the driver\'s, whose place this library takes.
 #[unsafe(no_mangle)]
 extern "C" fn cuStreamBeginCapture_v2(stream: usize, mode: c_uint) -> Code {
     with_context("cuStreamBeginCapture_v2", |s| {

@@ -100,6 +100,7 @@ fn has(function: &str) -> bool {
 /// Milliseconds between two recorded events. The bindings know only the newer of two functions
 /// that do the same, which drivers before CUDA 12.8 lack.
 pub(super) fn elapsed(start: sys::CUevent, end: sys::CUevent) -> Result<f32> {
+    // SAFETY: a type; the call below says why it is sound.
     type Elapsed = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> CUresult;
     let mut ms = 0.0;
     // SAFETY: the function has had this signature since the first CUDA; both events are live.
@@ -154,9 +155,10 @@ fn describe(result: CUresult) -> String {
     if !has("cuGetErrorName") || !has("cuGetErrorString") {
         return format!("{result:?} ({})", result as u32);
     }
+    // SAFETY: only the two functions of the last lines are passed, which exist.
     let text = |f: unsafe fn(CUresult, *mut *const std::ffi::c_char) -> CUresult| {
         let mut p = std::ptr::null();
-        // SAFETY: the function exists; on success it gives a string that lives forever.
+        // SAFETY: on success the function gives a string that lives forever.
         unsafe {
             match f(result, &mut p) {
                 CUresult::CUDA_SUCCESS if !p.is_null() => {
