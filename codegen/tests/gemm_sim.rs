@@ -226,6 +226,30 @@ fn column_segments_and_residuals() {
 }
 
 #[test]
+fn sums_of_nothing_and_no_rows() {
+    let text = "qir 1\ndim m = 0..64\ndim k = 0..64\nfunc @main(%a: f16[m, k], %w: f16[70, k], %b: f16[70], %c: f32[2, k, 9]) -> (y: f16[m, 70], z: f32[2, m, 9]) {\n  %y: f16[m, 70] = linear %a, %w, %b\n  %f: f32[m, k] = cast %a\n  %z: f32[2, m, 9] = matmul %f, %c\n  return %y, %z\n}\n";
+    for (m, k) in [(3, 0), (0, 5), (0, 0), (1, 1)] {
+        let inputs = [
+            random(1, F16, &[m, k], 1.0),
+            random(2, F16, &[70, k], 1.0),
+            random(3, F16, &[70], 1.0),
+            random(4, DType::F32, &[2, k, 9], 1.0),
+        ];
+        check(&format!("m = {m}, k = {k}"), text, &inputs, 1e-3);
+    }
+}
+
+#[test]
+fn batches_of_several_row_tiles() {
+    let text = "qir 1\ndim b = 1..8\nfunc @main(%a: f32[b, 130, 5], %c: f32[b, 5, 7]) -> (y: f32[b, 130, 7]) {\n  %y: f32[b, 130, 7] = matmul %a, %c\n  return %y\n}\n";
+    let inputs = [
+        random(1, DType::F32, &[3, 130, 5], 1.0),
+        random(2, DType::F32, &[3, 5, 7], 1.0),
+    ];
+    check("row tiles", text, &inputs, 1e-5);
+}
+
+#[test]
 fn batched_products() {
     for (d, tolerance) in [(F32, 1e-5), (F16, 1e-3), (BF16, 4e-3)] {
         let text = format!(

@@ -129,7 +129,9 @@ pub fn build(
     };
     let slices = i64::from(shape.dv.div_ceil(shape.columns));
     let heads = DimExpr::extent(attrs.heads) * DimExpr::from(slices);
-    fr.close([up(&queries, QUERIES), heads, batch], bytes)
+    // Batches are along x, the axis with the most blocks.
+    let blocks = up(&queries, QUERIES) * batch;
+    fr.close([blocks, heads, DimExpr::from(1)], bytes)
 }
 
 /// One block: a head, some queries, and where everything lies in shared memory.
@@ -164,6 +166,10 @@ impl<'a> Head<'a> {
     ) -> Head<'a> {
         let tiles = fr.k.dynamic_shared("tiles", DType::F32, 16);
         let (x, y) = (fr.k.special(Special::CtaidX), fr.k.special(Special::CtaidY));
+        let queries = fr.dim(s);
+        let up = fr.k.add_imm(queries, i64::from(QUERIES) - 1);
+        let tiles_of_queries = fr.k.div_imm(up, i64::from(QUERIES));
+        let block = fr.k.rem(x, tiles_of_queries);
         let heads = i64::try_from(attrs.heads).unwrap_or(i64::MAX);
         let slice = fr.k.div_imm(y, heads);
         let row = shape.row().unwrap_or(0);
@@ -182,11 +188,11 @@ impl<'a> Head<'a> {
             k: area(fr, shape.keys * row),
             v: area(fr, shape.keys * shape.columns),
             p: area(fr, QUERIES * (shape.keys + 1)),
-            batch: fr.k.special(Special::CtaidZ),
+            batch: fr.k.div(x, tiles_of_queries),
             head: fr.k.rem_imm(y, heads),
             slice: fr.k.mul_imm(slice, i64::from(shape.columns)),
-            first: fr.k.mul_imm(x, i64::from(QUERIES)),
-            queries: fr.dim(s),
+            first: fr.k.mul_imm(block, i64::from(QUERIES)),
+            queries,
             keys: fr.dim(t),
             tid,
             row: fr.k.div_imm(tid, i64::from(SHARE)),

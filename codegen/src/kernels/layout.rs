@@ -7,7 +7,9 @@
 //! iota       y[i] = i[axis]               dim    y = a size
 //! ```
 //!
-//! A gather counts negative indices from the end; one that lies outside reads nothing and gives 0.
+//! A gather counts negative indices from the end. One that lies outside is an error for the oracle
+//! and the CPU (`Q0509`); a kernel cannot report it without a round trip to the host, so it reads
+//! nothing and gives 0. It never reads outside of its operand.
 
 use super::map::{THREADS, walk};
 use crate::lower::frame::{Frame, Launched, Tensor, internal};

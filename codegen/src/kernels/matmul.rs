@@ -22,7 +22,7 @@ const STRIDE: u32 = TILE + 1;
 
 /// A product as the kernel sees it.
 struct Product {
-    /// Batch dimensions of the output, walked by the grid's z.
+    /// Batch dimensions of the output: the grid's x walks matrices, and row tiles within each.
     batch: Vec<DimExpr>,
     /// Dimensions of the output's rows.
     lead: Vec<DimExpr>,
@@ -82,13 +82,22 @@ pub fn build(m: &Module, f: &Func, op: &Op) -> Result<Launched> {
     let shared =
         fr.k.shared("tiles", DType::F32, planes.max(size * product.accs), 16);
     let (bx, by) = (fr.k.special(Special::CtaidX), fr.k.special(Special::CtaidY));
-    let z = fr.k.special(Special::CtaidZ);
+    let rows = fr.product(&product.lead);
+    let (matrix, tile) = match product.batch.is_empty() {
+        true => (fr.k.u32(0), bx),
+        false => {
+            let up = fr.k.add_imm(rows, i64::from(TILE) - 1);
+            let tiles = fr.k.div_imm(up, i64::from(TILE));
+            (fr.k.div(bx, tiles), fr.k.rem(bx, tiles))
+        }
+    };
     let block = Block {
         shared,
-        batch: coordinates(&mut fr, &product.batch, z),
-        row: fr.k.mul_imm(bx, i64::from(TILE)),
+        matrix,
+        batch: coordinates(&mut fr, &product.batch, matrix),
+        row: fr.k.mul_imm(tile, i64::from(TILE)),
         column: fr.k.mul_imm(by, i64::from(TILE)),
-        rows: fr.product(&product.lead),
+        rows,
         columns: fr.dim(&product.n),
         depth: fr.dim(&product.k),
         tid: fr.k.tid(),
@@ -100,15 +109,17 @@ pub fn build(m: &Module, f: &Func, op: &Op) -> Result<Launched> {
         (d + &DimExpr::from(i64::from(TILE) - 1)).floor_div(&DimExpr::from(i64::from(TILE)))
     };
     let grid = [
-        tiles(&DimExpr::product(&product.lead)),
+        tiles(&DimExpr::product(&product.lead)) * DimExpr::product(&product.batch),
         tiles(&product.n),
-        DimExpr::product(&product.batch),
+        DimExpr::from(1),
     ];
     fr.close(grid, 0)
 }
 
 struct Block<'a> {
     shared: Value,
+    /// Position of the block's matrix in the batch, and its coordinates.
+    matrix: Value,
     batch: Vec<Value>,
     row: Value,
     column: Value,
@@ -267,8 +278,7 @@ impl Block<'_> {
         fr.k.barrier();
         let lead: Vec<DimExpr> = self.p.batch.iter().chain(&self.p.lead).cloned().collect();
         // The output's row counts through the batch; the tile's rows end within their matrix.
-        let z = fr.k.special(Special::CtaidZ);
-        let before = fr.k.mul(z, self.rows);
+        let before = fr.k.mul(self.matrix, self.rows);
         let end = fr.k.add(before, self.rows);
         let row = fr.k.add(before, self.row);
         let epilogue = Epilogue {

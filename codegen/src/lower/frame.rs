@@ -45,7 +45,20 @@ pub struct Frame {
     dims: Vec<(DimExpr, Value)>,
     args: Vec<Arg>,
     block: [u32; 3],
+    limits: Vec<Limit>,
 }
+
+/// The largest value of a size with which a kernel works.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limit {
+    /// The size.
+    pub size: DimExpr,
+    /// The largest value.
+    pub most: u64,
+}
+
+/// Most blocks along x, y and z (CUDA C Programming Guide, technical specifications).
+const MOST_BLOCKS: [u64; 3] = [i32::MAX as u64, 65_535, 65_535];
 
 /// A finished kernel with its launch; the kernel's name is chosen later, by its text.
 #[derive(Clone, Debug)]
@@ -60,6 +73,8 @@ pub struct Launched {
     pub shared: u32,
     /// Arguments in parameter order.
     pub args: Vec<Arg>,
+    /// What the kernel needs of the sizes that are not known yet.
+    pub limits: Vec<Limit>,
 }
 
 impl Launched {
@@ -90,6 +105,7 @@ impl Frame {
             dims: Vec::new(),
             args: Vec::new(),
             block: launch.block,
+            limits: Vec::new(),
         };
         let mut seen: Vec<(ValueId, Tensor)> = Vec::new();
         for v in &op.operands {
@@ -208,8 +224,13 @@ impl Frame {
         }
     }
 
-    /// The product of extents as u32.
+    /// The product of extents as u32; the launch is limited to sizes that fit, with room for the
+    /// last tile.
     pub fn product(&mut self, dims: &[DimExpr]) -> Value {
+        self.limits.push(Limit {
+            size: DimExpr::product(dims),
+            most: i32::MAX as u64,
+        });
         let fixed: i64 = dims.iter().filter_map(DimExpr::as_const).product();
         let mut p = self.k.u32(fixed as u32);
         for d in dims.iter().filter(|d| d.as_const().is_none()) {
@@ -296,12 +317,19 @@ impl Frame {
     /// When the builder made a mistake; that is a defect of the lowering.
     pub fn close(self, grid: [DimExpr; 3], shared: u32) -> Result<Launched> {
         let kernel = self.k.finish().map_err(|p| internal(p.to_string()))?;
+        let mut limits = self.limits;
+        let axes = grid.iter().zip(MOST_BLOCKS);
+        limits.extend(axes.map(|(size, most)| Limit {
+            size: size.clone(),
+            most,
+        }));
         Ok(Launched {
             kernel,
             grid,
             block: self.block,
             shared,
             args: self.args,
+            limits,
         })
     }
 }

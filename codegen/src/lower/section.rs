@@ -1,9 +1,9 @@
 //! A whole function as one target's section: kernels, steps in order, and the arena.
 
-use super::frame::{Launched, internal};
+use super::frame::{Launched, Limit, internal};
 use super::places::{Part, Place, part_name, place, root};
 use crate::arena::{Layout, Request, plan};
-use crate::kernels::{Served, build};
+use crate::kernels::{Candidate, Served, build, unsupported};
 use crate::target::Target;
 use qcc_ir::diag::{Diagnostic, Result};
 use qcc_ir::graph::{Def, Func, Loc, Module, Op, OpId, OpKind, ScaleType, Value, ValueId};
@@ -45,14 +45,14 @@ pub fn lower(m: &Module, target: &Target) -> std::result::Result<Section, Vec<Di
         match build(m, &f, op, target) {
             Err(e) => errors.push(e.or_at(op.loc.to_string())),
             Ok(Served::Nothing) => {}
-            Ok(Served::Kernels(launches)) => s.step(&f, op, vec![(Vec::new(), launches)]),
-            Ok(Served::Choices(all)) => {
-                s.step(
-                    &f,
-                    op,
-                    all.into_iter().map(|c| (c.when, c.launches)).collect(),
-                );
+            Ok(Served::Kernels(launches)) => {
+                let way = Candidate {
+                    when: Vec::new(),
+                    launches,
+                };
+                errors.extend(s.step(m, &f, op, vec![way]).err());
             }
+            Ok(Served::Choices(all)) => errors.extend(s.step(m, &f, op, all).err()),
         }
     }
     if !errors.is_empty() {
@@ -64,23 +64,58 @@ pub fn lower(m: &Module, target: &Target) -> std::result::Result<Section, Vec<Di
 
 impl Section {
     /// Adds the step of an op with its ways to run.
-    fn step(&mut self, f: &Func, op: &Op, ways: Vec<(Vec<Guard>, Vec<Launched>)>) {
-        let run = ways
-            .into_iter()
-            .map(|(when, launches)| Choice {
+    ///
+    /// # Errors
+    /// When a size that is known is beyond what a kernel can do.
+    fn step(&mut self, m: &Module, f: &Func, op: &Op, ways: Vec<Candidate>) -> Result<()> {
+        let mut run = Vec::with_capacity(ways.len());
+        for way in ways {
+            let mut when = way.when;
+            for l in way.launches.iter().flat_map(|l| &l.limits) {
+                limit(m, &mut when, l).map_err(|e| e.or_at(op.loc.to_string()))?;
+            }
+            let launches = way.launches.iter();
+            run.push(Choice {
                 requires: None,
                 when,
                 actions: launches
-                    .iter()
                     .map(|l| Action::Launch(launch(&mut self.kernels, op.kind.name(), l)))
                     .collect(),
-            })
-            .collect();
+            });
+        }
         self.steps.push(Step {
             op: f.value(op.results[0]).name.clone(),
             run,
         });
+        Ok(())
     }
+}
+
+/// Restricts a way to run to the sizes that a kernel works with, where the ranges of the symbols
+/// allow more.
+///
+/// # Errors
+/// When no size within the ranges is small enough.
+fn limit(m: &Module, when: &mut Vec<Guard>, l: &Limit) -> Result<()> {
+    let (least, most) = l.size.bounds(&|s| m.symbol_range(s));
+    let fits = |v: i64| u64::try_from(v).unwrap_or(0) <= l.most;
+    if fits(most) {
+        return Ok(());
+    }
+    if !fits(least) {
+        let text = format!("{} is more than the {} of a launch", l.size, l.most);
+        return Err(unsupported(text));
+    }
+    let expr = l.size.to_string();
+    match when.iter_mut().find(|g| g.expr == expr) {
+        Some(g) => g.max = g.max.min(l.most),
+        None => when.push(Guard {
+            expr,
+            min: 0,
+            max: l.most,
+        }),
+    }
+    Ok(())
 }
 
 /// The function with every output in memory of its own, and the outputs' names.

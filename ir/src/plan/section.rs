@@ -42,7 +42,8 @@ impl TargetSection {
 pub struct Step {
     /// Name of the op's first result in the module.
     pub op: String,
-    /// Ways to run it, the best first: a device takes the first one whose conditions hold.
+    /// Ways to run it, the best first: a device takes the first one whose conditions hold. Where
+    /// none does, the sizes are beyond what the target can launch, which is an error.
     pub run: Vec<Choice>,
 }
 
@@ -108,6 +109,10 @@ pub enum Action {
 }
 
 /// A kernel launch; sizes are dimension expressions.
+///
+/// A grid with an extent of 0 is not launched: some size is 0 and there is nothing to store.
+/// Every address is a multiple of 16 bytes, those of inputs and outputs too; a device that is
+/// handed other addresses copies.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Launch {
