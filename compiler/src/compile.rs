@@ -124,6 +124,16 @@ impl<'a> Compiler<'a> {
         }
     }
 
+    /// Refuses options without effect where that was asked for.
+    fn accept(&self, warnings: &[Diagnostic]) -> Result<()> {
+        let idle = warnings.iter().find(|w| w.class() == Class::Usage);
+        match idle.filter(|_| self.options.strict) {
+            Some(w) => Err(Diagnostic::error(w.number(), w.class(), w.message())
+                .hint("leave it out, or leave out --strict")),
+            None => Ok(()),
+        }
+    }
+
     /// Imports a model and brings it into normal form.
     ///
     /// # Errors
@@ -226,6 +236,14 @@ impl<'a> Compiler<'a> {
         let module = manager(&pipeline::QUANTIZE[1..], &mut self.observer)?
             .run(smoothed, &mut ctx)?
             .module;
+        let mut warnings = prepared.warnings;
+        warnings.append(&mut ctx.warnings);
+        let layers = LayerReport::of(&ctx.ledger, &errors);
+        if ctx.statistics.is_some() && layers.iter().all(|l| l.scheme == "float") {
+            let message = "calibration data has no effect: nothing is quantized";
+            warnings.push(Diagnostic::warning(48, Class::Usage, message));
+        }
+        self.accept(&warnings)?;
         let module = sections::store_constants(module)?;
         let mut plan = Plan::new(
             String::new(),
@@ -247,9 +265,9 @@ impl<'a> Compiler<'a> {
             model_hash: plan.model_hash.clone(),
             source_bytes: prepared.source_bytes,
             options: plan.options.clone(),
-            layers: LayerReport::of(&ctx.ledger, &errors),
+            layers,
             targets: reports,
-            warnings: prepared.warnings.iter().map(ToString::to_string).collect(),
+            warnings,
         };
         Ok(Compiled {
             plan,

@@ -16,4 +16,4 @@ mod sections;
 pub use compile::{Compiled, Compiler, Prepared, Progress, interface};
 pub use options::{Float, Options};
 pub use qcc_passes::{ActMode, Grid, Scheme, Statistics};
-pub use report::{LayerReport, Report, TargetReport};
+pub use report::{LayerReport, Notice, Report, TargetReport};

@@ -31,6 +31,8 @@ pub struct Options {
     pub symbols: Vec<Symbol>,
     /// Threads; results do not depend on their number.
     pub threads: usize,
+    /// Whether an option that has no effect on the model is an error instead of a warning.
+    pub strict: bool,
 }
 
 impl Default for Options {
@@ -41,6 +43,7 @@ impl Default for Options {
             float: Float::Auto,
             symbols: Vec::new(),
             threads: 1,
+            strict: false,
         }
     }
 }

@@ -1,9 +1,10 @@
 //! What was compiled: the numbers behind the summary and `--json`.
 
+use qcc_ir::diag::Diagnostic;
 use qcc_ir::ledger::{Ledger, Topic};
 use qcc_ir::plan::{Plan, TargetSection};
 use qcc_passes::LayerError;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 
 /// The result of a compilation, in numbers.
@@ -20,7 +21,37 @@ pub struct Report {
     /// Every target.
     pub targets: BTreeMap<String, TargetReport>,
     /// What the user should know.
-    pub warnings: Vec<String>,
+    #[serde(serialize_with = "notices")]
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// A diagnostic as JSON has it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Notice<'a> {
+    /// Such as `Q0104`.
+    pub code: String,
+    /// What is wrong.
+    pub message: &'a str,
+    /// The node or file.
+    pub node: Option<&'a str>,
+    /// What to do.
+    pub hint: Option<&'a str>,
+}
+
+impl<'a> Notice<'a> {
+    /// The parts of a diagnostic.
+    pub fn of(d: &'a Diagnostic) -> Self {
+        Notice {
+            code: d.code(),
+            message: d.message(),
+            node: d.place(),
+            hint: d.advice(),
+        }
+    }
+}
+
+fn notices<S: Serializer>(list: &[Diagnostic], s: S) -> Result<S::Ok, S::Error> {
+    s.collect_seq(list.iter().map(Notice::of))
 }
 
 /// One layer.

@@ -79,7 +79,7 @@ impl Pass for Smooth {
         if folded.ops.is_empty() {
             let message = format!("--smooth {alpha} has no effect: no norm can take the factors");
             ctx.warnings.push(
-                Diagnostic::warning(46, Class::Usage, message)
+                Diagnostic::warning(48, Class::Usage, message)
                     .hint("`qcc explain` says why, norm by norm"),
             );
         }
@@ -374,7 +374,7 @@ mod tests {
         assert_eq!(d.chosen, "off");
         let why = d.considered[0].refused_by.as_deref();
         assert_eq!(why, Some("its result is also read by residual"));
-        assert_eq!(ctx.warnings[0].code(), "Q0046");
+        assert_eq!(ctx.warnings[0].code(), "Q0048");
     }
 
     #[test]

@@ -18,6 +18,7 @@
 
 mod assign;
 mod grid;
+mod idle;
 mod rtn;
 mod scheme;
 mod sites;
@@ -53,6 +54,8 @@ impl Pass for Quantize {
     fn run(&self, module: &Module, ctx: &mut PassContext<'_>) -> Result<Module> {
         let assigned = assign(module, ctx)?;
         let mut layers = Layers::new(&assigned);
+        ctx.warnings
+            .extend(idle::without_effect(ctx.options, &assigned));
         for d in assigned.into_iter().flat_map(|a| a.decisions) {
             ctx.ledger.record(d);
         }

@@ -20,7 +20,7 @@ pub(crate) enum Act {
 }
 
 /// How floats are stored.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FloatArg {
     /// 16 bits for GPUs (f16 where ranges permit), f32 for CPUs alone.
     Auto,
@@ -93,6 +93,9 @@ pub(crate) struct SchemeArgs {
     /// Range and sizes to optimise for of a dimension: NAME=MIN..MAX[@SIZE,SIZE…].
     #[arg(long, value_name = "NAME=MIN..MAX@SIZES", help_heading = "Shapes")]
     dims: Vec<String>,
+    /// Refuse options that have no effect on this model, instead of warning of them.
+    #[arg(long, help_heading = "Scheme")]
+    strict: bool,
     /// Threads; results do not depend on their number [default: one per core].
     #[arg(long, help_heading = "Resources")]
     threads: Option<usize>,
@@ -116,17 +119,23 @@ impl SchemeArgs {
             overrides: Vec::new(),
             float: FloatArg::Auto,
             dims: Vec::new(),
+            strict: false,
             threads: Some(threads),
         }
     }
 
-    /// Whether any scheme but float was asked for.
-    pub(crate) fn is_quantized(&self) -> bool {
+    /// Whether any of these flags was given that only a compilation can follow.
+    pub(crate) fn is_given(&self) -> bool {
+        let words = [&self.scheme, &self.head];
+        let lists = [&self.exclude, &self.overrides, &self.dims];
         self.fp8
             || self.int8
             || self.int4
-            || self.scheme.as_deref().is_some_and(|s| s != "float")
-            || !self.overrides.is_empty()
+            || self.act.is_some()
+            || self.smooth != "off"
+            || self.float != FloatArg::Auto
+            || words.iter().any(|w| w.is_some())
+            || lists.iter().any(|l| !l.is_empty())
     }
 
     /// Threads to use.
@@ -179,6 +188,7 @@ impl SchemeArgs {
             },
             symbols: self.dims.iter().map(|d| symbol(d)).collect::<Result<_>>()?,
             threads: self.threads(),
+            strict: self.strict,
         })
     }
 }

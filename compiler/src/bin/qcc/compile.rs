@@ -6,7 +6,7 @@ use super::{Output, file_error, usage};
 use clap::ValueEnum;
 use qcc::data::Dataset;
 use qcc::onnx::Model;
-use qcc::{Compiler, LayerReport, Report};
+use qcc::{Compiled, Compiler, LayerReport, Report};
 use qcc_ir::diag::Result;
 use qcc_ir::graph::Module;
 use qcc_passes::{Observer, Pass};
@@ -61,6 +61,9 @@ struct Summary<'a> {
 
 pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
     let start = Instant::now();
+    if out.json && !matches!(a.emit, Emit::Plan) {
+        return Err(usage("--emit qir and ptx write text, --json asks for JSON"));
+    }
     let options = a.scheme.options(a.target.clone())?;
     let model = Model::open(&a.model)?;
     let mut bar = Bar::new();
@@ -78,22 +81,8 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
         .transpose()?;
     let compiled = compiler.complete(prepared, data.as_ref())?;
     bar.clear();
-    for w in &compiled.report.warnings {
-        eprintln!("{w}");
-    }
-    let text: Option<String> = match a.emit {
-        Emit::Plan => None,
-        Emit::Qir => compiled.texts().get("text/main").cloned(),
-        Emit::Ptx => Some(
-            compiled
-                .texts()
-                .iter()
-                .filter(|(n, _)| n.ends_with(".ptx"))
-                .map(|(_, t)| t.as_str())
-                .collect(),
-        ),
-    };
-    if let Some(text) = text {
+    super::warn(&compiled.report.warnings);
+    if let Some(text) = emitted(&compiled, a.emit)? {
         match &a.output {
             Some(p) => std::fs::write(p, text).map_err(|e| file_error(p, e))?,
             None => print!("{text}"),
@@ -113,6 +102,23 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
         seconds: start.elapsed().as_secs_f64(),
     };
     out.print("compile", &summary, text_of)
+}
+
+/// The text that is to be written instead of a plan.
+fn emitted(compiled: &Compiled, emit: Emit) -> Result<Option<String>> {
+    let texts = compiled.texts();
+    match emit {
+        Emit::Plan => Ok(None),
+        Emit::Qir => Ok(texts.get("text/main").cloned()),
+        Emit::Ptx => {
+            let kernels = texts.iter().filter(|(n, _)| n.ends_with(".ptx"));
+            let text: String = kernels.map(|(_, t)| t.as_str()).collect();
+            match text.is_empty() {
+                true => Err(usage("--emit ptx needs a GPU among the targets")),
+                false => Ok(Some(text)),
+            }
+        }
+    }
 }
 
 /// The model's name in the current folder, with `.qplan`.

@@ -32,9 +32,10 @@ pub(crate) fn open(
             .transpose()?;
         let compiled = compiler.complete(prepared, data.as_ref())?;
         bar.clear();
+        super::warn(&compiled.report.warnings);
         PlanFile::from_bytes(compiled.to_bytes()?, Verify::Lazy)?
     } else {
-        if scheme.is_quantized() || calib.is_some() {
+        if scheme.is_given() || calib.is_some() {
             return Err(usage(format!(
                 "{} is a plan: its scheme is fixed, scheme flags need a model",
                 path.display()

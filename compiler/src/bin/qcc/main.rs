@@ -133,16 +133,18 @@ fn report(d: &Diagnostic, out: Output) {
         eprintln!("{d}");
         return;
     }
-    let error = serde_json::json!({
-        "code": d.code(),
-        "message": d.message(),
-        "node": d.place(),
-        "hint": d.advice(),
-    });
+    let error = qcc::Notice::of(d);
     println!(
         "{}",
         serde_json::json!({ "schema": "qcc.error/1", "qcc_version": env!("CARGO_PKG_VERSION"), "error": error })
     );
+}
+
+/// Prints warnings to stderr.
+pub(crate) fn warn(warnings: &[Diagnostic]) {
+    for w in warnings {
+        eprintln!("{w}");
+    }
 }
 
 /// A mistake in the arguments.

@@ -1,0 +1,10 @@
+//! The `qcc` command from the outside.
+
+mod errors;
+mod flags;
+mod support;
+mod warnings;
+mod whole;
+#[path = "../onnx/writer.rs"]
+#[allow(dead_code)]
+mod writer;
