@@ -131,6 +131,9 @@ impl SchemeArgs {
         self.fp8
             || self.int8
             || self.int4
+            || self.sym
+            || self.asym
+            || self.group_size.is_some()
             || self.act.is_some()
             || self.smooth != "off"
             || self.float != FloatArg::Auto
