@@ -142,3 +142,21 @@ fn what_cannot_be_run_is_refused() {
     let check = text(&ptxsim(&dir, "check double.ptx").stdout);
     assert!(check.contains("offset   16 size    4"), "{check}");
 }
+
+/// The transcripts of the README are what the command prints today.
+#[test]
+fn the_readme_shows_real_runs() {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(here.join("README.md")).expect("a README");
+    let mut shown = 0;
+    for block in readme.split("\n    $ ptxsim ").skip(1) {
+        let mut lines = block.lines();
+        let words = lines.next().unwrap_or_default();
+        let expected: Vec<&str> = lines.map_while(|l| l.strip_prefix("    ")).collect();
+        let out = ptxsim(&here.join("examples"), words);
+        let printed = text(&out.stdout) + &text(&out.stderr);
+        assert_eq!(printed.lines().collect::<Vec<_>>(), expected, "{words}");
+        shown += 1;
+    }
+    assert_eq!(shown, 2);
+}
