@@ -53,8 +53,10 @@ mod tests {
     func @main(%x: f32[2, 3]) -> (y: f32[2, 4]) {
       %w: f32[4, 3] = const @w
       %y: f32[2, 4] = linear %x, %w @"up"
+      return %y
     }"#;
-    const NO_LAYER: &str = "func @main(%x: f32[2]) -> (y: f32[2]) {\n %y: f32[2] = neg %x\n}";
+    const NO_LAYER: &str =
+        "func @main(%x: f32[2]) -> (y: f32[2]) {\n %y: f32[2] = neg %x\n return %y\n}";
 
     fn warnings(text: &str, options: &Options) -> Vec<String> {
         let mut ctx = PassContext::new(options);
