@@ -55,7 +55,11 @@ pub(super) fn decode(cx: &mut Cx<'_, '_>) -> Res<bool> {
             if !ok || !(24..=256).contains(&n) || n % 8 != 0 {
                 return cx.operand_err("setmaxnreg takes a multiple of 8 from 24 to 256");
             }
-            cx.emit_aligned(Op::SetMaxReg, Class::Hint)
+            let op = Op::SetMaxReg {
+                inc: dir == Some("inc"),
+                regs: n as u16,
+            };
+            cx.emit_aligned(op, Class::Hint)
         }
         "pmevent" => {
             cx.count(1..=1)?;

@@ -112,6 +112,7 @@ fn blank(m: &Machine<'_>) -> Unit {
             shared: SharedMem::default(),
             warps: (0..m.warps).map(|_| Warp::default()).collect(),
             bars: std::array::from_fn(|_| Named::default()),
+            spare_regs: 0,
             mbars: Default::default(),
         })
         .collect();
@@ -159,6 +160,7 @@ fn begin(m: &Machine<'_>, unit: &mut Unit, index: u64) {
         cta.shared.reset(m.shared_end);
         cta.bars.iter_mut().for_each(|b| *b = Named::default());
         cta.mbars.clear();
+        cta.spare_regs = 0;
         for (i, w) in cta.warps.iter_mut().enumerate() {
             let have = threads - (i as u32 * 32).min(threads);
             let lanes = if have >= 32 {
@@ -181,6 +183,7 @@ fn begin(m: &Machine<'_>, unit: &mut Unit, index: u64) {
                 0
             };
             w.hops.reset(followed);
+            w.held_regs = p.max_regs.unwrap_or(0);
         }
     }
     if let Some(r) = unit.race.as_deref_mut() {

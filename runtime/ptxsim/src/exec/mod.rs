@@ -65,6 +65,8 @@ pub(crate) struct Cta {
     pub(crate) shared: SharedMem,
     pub(crate) warps: Vec<Warp>,
     pub(crate) bars: [barrier::Named; 16],
+    /// Registers that `setmaxnreg.dec` gave back, for each thread of a warp.
+    pub(crate) spare_regs: u32,
     pub(crate) mbars: std::collections::BTreeMap<u32, mbarrier::Mbarrier>,
 }
 

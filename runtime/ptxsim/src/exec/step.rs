@@ -370,7 +370,8 @@ impl Ctx<'_, '_> {
             }
             Op::Tensor(op) => self.tensor(op, exec)?,
             Op::Async(op) => return self.asynch(op, exec),
-            Op::GridDepLaunch | Op::SetMaxReg | Op::Nop => {}
+            Op::SetMaxReg { inc, regs } => return self.set_max_regs(*inc, u32::from(*regs)),
+            Op::GridDepLaunch | Op::Nop => {}
             op => {
                 let (Op::Shfl { mask, .. }
                 | Op::Vote { mask, .. }
@@ -536,6 +537,32 @@ impl Ctx<'_, '_> {
             }
         }
         Ok(Flow::Scatter(list))
+    }
+
+    /// Registers of a thread change hands through the block's pool. Where `.maxnreg` does not say how
+    /// many there are at the start, the instruction has no effect (PTX ISA, `setmaxnreg`).
+    fn set_max_regs(&mut self, inc: bool, regs: u32) -> Res<Flow> {
+        let held = self.w.held_regs;
+        if held == 0 {
+            return Ok(Flow::Next);
+        }
+        if inc && regs < held || !inc && regs > held {
+            let verb = if inc { "raises" } else { "lowers" };
+            let text = format!("setmaxnreg {verb} {held} registers to {regs}");
+            return self.fault(FaultKind::Operand, None, text);
+        }
+        let pool = &mut self.cta().spare_regs;
+        if inc {
+            let need = regs - held;
+            if *pool < need {
+                return Ok(Flow::Wait(Wait::Registers { need }));
+            }
+            *pool -= need;
+        } else {
+            *pool += held - regs;
+        }
+        self.w.held_regs = regs;
+        Ok(Flow::Next)
     }
 
     fn exit(&mut self, exec: u32) -> Res<Flow> {

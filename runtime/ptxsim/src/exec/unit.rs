@@ -344,6 +344,7 @@ impl Unit {
                         .is_none_or(|b| b.phase > phase)
             }
             Wait::Cluster { phase } => self.cluster_barrier.phase > phase,
+            Wait::Registers { need } => cta.spare_regs >= need,
         }
     }
 
@@ -487,6 +488,13 @@ impl Unit {
                     ),
                 )
             }
+            Some(Wait::Registers { need }) => (
+                FaultKind::Deadlock,
+                format!(
+                    "warp {} waits for {need} registers forever, the block's pool has {}",
+                    w.index, self.ctas[rank].spare_regs
+                ),
+            ),
             _ => (
                 FaultKind::Deadlock,
                 format!("warp {} waits at a cluster barrier forever", w.index),

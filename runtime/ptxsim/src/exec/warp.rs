@@ -20,6 +20,8 @@ pub(crate) enum Wait {
     Mbarrier { addr: u32, phase: u64 },
     /// Completion of a cluster barrier.
     Cluster { phase: u64 },
+    /// So many registers of a thread in the block's pool.
+    Registers { need: u32 },
 }
 
 /// Lanes that stand at one instruction.
@@ -52,6 +54,8 @@ pub(crate) struct Warp {
     pub(crate) bulk_groups: VecDeque<Vec<u64>>,
     pub(crate) cluster_arrived: Option<u64>,
     pub(crate) depended: bool,
+    /// Registers of a thread; 0 where `.maxnreg` says nothing.
+    pub(crate) held_regs: u32,
     /// Registers written since the last `wgmma.fence`; empty in kernels without `wgmma`.
     pub(crate) dirty: Vec<bool>,
     steps: u32,

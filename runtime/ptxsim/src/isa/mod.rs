@@ -312,7 +312,11 @@ pub(crate) enum Op {
     },
     GridDepWait,
     GridDepLaunch,
-    SetMaxReg,
+    SetMaxReg {
+        inc: bool,
+        /// Registers of a thread afterwards.
+        regs: u16,
+    },
     Nop,
     Tensor(Box<TensorOp>),
     Async(Box<AsyncOp>),
