@@ -1,6 +1,6 @@
 //! Runs a kernel twice: by the kernel evaluator, and as PTX text in the simulator.
 
-use ptxsim::{Arg as SimArg, Launch, Memory, Module, Options, Report, Simulator};
+use ptxsim::{Arg as SimArg, Launch, Memory, Module, Options, ParseOptions, Report, Simulator};
 use qcc_ir::kernel::Kernel;
 use qcc_ir::kernel::eval;
 
@@ -22,6 +22,17 @@ pub struct Shape {
     pub grid: [u32; 3],
     /// Bytes.
     pub shared: u32,
+}
+
+/// Reads emitted text, which states the rounding of all its float arithmetic.
+///
+/// # Errors
+/// What the simulator's reader says.
+pub fn strict(text: &str) -> Result<Module, ptxsim::ParseError> {
+    let options = ParseOptions {
+        require_rounding: true,
+    };
+    Module::parse_with(text, options)
 }
 
 /// Contents of all memory inputs after the evaluator ran the kernel.
@@ -75,7 +86,7 @@ impl OnSim {
     pub fn new(kernel: &Kernel, floor: u32) -> Result<OnSim, String> {
         let printed = qcc_codegen::ptx::emit(std::slice::from_ref(kernel), floor)
             .map_err(|e| e.to_string())?;
-        let module = Module::parse(&printed.text).map_err(|e| format!("{e}\n{}", printed.text))?;
+        let module = strict(&printed.text).map_err(|e| format!("{e}\n{}", printed.text))?;
         let entry = &printed.entries[0];
         Ok(OnSim {
             module,

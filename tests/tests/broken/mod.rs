@@ -1,6 +1,6 @@
 //! Emitted kernels with their inputs and what they must leave, and edits of their text.
 
-use ptxsim::{Arg as SimArg, DevPtr, Launch, Memory, Module, Options, Simulator};
+use ptxsim::{Accumulate, Approx, Arg as SimArg, DevPtr, Launch, Memory, Options, Simulator};
 use qcc_codegen::kernels::hard::fp8_gemm::Fp8Gemm;
 use qcc_codegen::kernels::hard::w4a16::W4A16;
 use qcc_codegen::lower::emit_section;
@@ -12,6 +12,7 @@ use qcc_ir::graph::{parse, verify};
 use qcc_ir::kernel::eval::{decode, encode};
 use qcc_ir::plan::{Action, Arg};
 use qcc_ir::{DType, Tensor};
+use qcc_tests::on_sim::strict;
 use std::collections::BTreeMap;
 
 /// What becomes of a line; none when it does not hold what is to be changed.
@@ -135,43 +136,60 @@ pub(crate) struct Case {
 impl Case {
     /// Runs a text under several schedules; the first fault or wrong result.
     pub(crate) fn judge(&self, text: &str) -> Option<Found> {
-        let module = Module::parse(text).unwrap_or_else(|e| panic!("{}: {e}", self.name));
-        for schedule_seed in 0..4 {
-            let mut memory = Memory::new();
-            let (args, out, bytes) = (self.prepare)(&mut memory);
-            let launch = Launch {
-                args,
-                ..self.launch.clone()
-            };
+        (0..4).find_map(|schedule_seed| {
             let options = Options {
                 schedule_seed,
-                max_instructions: 1 << 22,
                 ..Options::default()
             };
-            let run = Simulator::new(options).launch(&module, &self.entry, &launch, &mut memory);
-            if let Err(f) = run {
-                return Some(Found {
-                    kind: f.kind.name().into(),
-                    op: f.note.clone().unwrap_or_default(),
-                    line: f.line,
-                    message: f.to_string(),
-                });
-            }
-            if let Some(message) = self.differs(&memory, out, bytes) {
-                return Some(Found {
-                    kind: "wrong result".into(),
-                    op: String::new(),
-                    line: 0,
-                    message,
-                });
-            }
-        }
-        None
+            self.run(text, options)
+        })
     }
 
-    /// The text as emitted has no fault.
+    /// The fault or wrong result of one run.
+    fn run(&self, text: &str, options: Options) -> Option<Found> {
+        let module = strict(text).unwrap_or_else(|e| panic!("{}: {e}", self.name));
+        let mut memory = Memory::new();
+        let (args, out, bytes) = (self.prepare)(&mut memory);
+        let launch = Launch {
+            args,
+            ..self.launch.clone()
+        };
+        let options = Options {
+            max_instructions: 1 << 22,
+            ..options
+        };
+        let run = Simulator::new(options).launch(&module, &self.entry, &launch, &mut memory);
+        if let Err(f) = run {
+            return Some(Found {
+                kind: f.kind.name().into(),
+                op: f.note.clone().unwrap_or_default(),
+                line: f.line,
+                message: f.to_string(),
+            });
+        }
+        self.differs(&memory, out, bytes).map(|message| Found {
+            kind: "wrong result".into(),
+            op: String::new(),
+            line: 0,
+            message,
+        })
+    }
+
+    /// The text as emitted has no fault, under both models of tensor cores and both ends of the
+    /// errors of approximate functions.
     fn is_right(&self) {
-        let found = self.judge(&self.text);
+        let models = [Accumulate::Exact, Accumulate::Hopper];
+        let ends = models.into_iter().zip([Approx::Low, Approx::High]);
+        let found = self.judge(&self.text).or_else(|| {
+            ends.into_iter().find_map(|(accumulate, approx)| {
+                let options = Options {
+                    accumulate,
+                    approx,
+                    ..Options::default()
+                };
+                self.run(&self.text, options)
+            })
+        });
         assert!(found.is_none(), "{}: {found:?}", self.name);
     }
 
