@@ -12,6 +12,7 @@ pub mod onnx;
 mod options;
 mod report;
 mod sections;
+pub mod verify;
 
 pub use compile::{Compiled, Compiler, Prepared, Progress, interface};
 pub use options::{Float, Options};

@@ -1,7 +1,9 @@
-//! Plans on the simulated GPU give the numbers of the CPU device.
+//! Plans on the simulated GPU give the numbers of the CPU device, and every kernel of theirs alone
+//! those of the evaluator.
 
 use qcc::data::Dataset;
 use qcc::onnx::Model;
+use qcc::verify::verify;
 use qcc::{Compiled, Compiler, Options, Scheme, interface};
 use qcc_ir::format::decode_slice;
 use qcc_runtime::{Device, Engine, PlanFile, SimOptions, Tensor, Threads, Verify};
@@ -75,4 +77,30 @@ fn static_fp8_on_sim_is_static_fp8_on_cpu() {
             assert!(e < 1e-3, "{name} at [{batch}, {length}]: {e}");
         }
     }
+}
+
+/// Every kernel of the plan's sections, alone, on random and adversarial values.
+fn verified(compiled: &Compiled) {
+    let file = PlanFile::from_bytes(compiled.to_bytes().unwrap(), Verify::Full).unwrap();
+    let file = Arc::new(file);
+    for section in &compiled.plan.targets {
+        let verdicts = verify(file.clone(), &section.target, 2).unwrap();
+        assert_eq!(verdicts.len(), section.kernels.len());
+        for v in verdicts {
+            assert_eq!(v.failure, None, "{v:?}");
+        }
+    }
+}
+
+#[test]
+fn every_kernel_of_dynamic_int8_for_ampere() {
+    verified(&compile("int8", &["sm_80"], false));
+}
+
+/// About a minute: `cargo test -p qcc-tests --test device_sim -- --ignored`
+#[test]
+#[ignore = "slow"]
+fn every_kernel_of_static_fp8_and_float() {
+    verified(&compile("fp8", &["sm_80", "sm_90"], true));
+    verified(&compile("float", &["sm_90"], false));
 }

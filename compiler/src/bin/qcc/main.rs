@@ -16,6 +16,7 @@ mod inspect;
 mod opt;
 mod run;
 mod targets;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use qcc_ir::Diagnostic;
@@ -46,6 +47,8 @@ enum Command {
     Eval(eval::Args),
     /// Compare the outputs of a plan with those of a model on the same inputs.
     Compare(compare::Args),
+    /// Judge every GPU kernel of a plan, alone, against the reference evaluator.
+    Verify(verify::Args),
     /// Print what a plan holds.
     Inspect(inspect::Args),
     /// Print what was chosen for each layer, what it was chosen over, and why.
@@ -113,6 +116,7 @@ fn main() -> ExitCode {
         Command::Run(a) => run::run(&a, out),
         Command::Eval(a) => eval::run(&a, out),
         Command::Compare(a) => compare::run(&a, out),
+        Command::Verify(a) => verify::run(&a, out),
         Command::Inspect(a) => inspect::run(&a, out),
         Command::Explain(a) => explain::run(&a, out),
         Command::Opt(a) => opt::run(&a, out),

@@ -5,12 +5,15 @@
 //! vendor's library are computed by their definition.
 
 mod gemm;
+mod trial;
 
 use ptxsim::{Arg, DevPtr, ElementType, Launch, Memory, Module, OobFill, Options, Simulator};
 use ptxsim::{Swizzle, TensorMap};
 use qcc_ir::DType;
 use qcc_ir::diag::Result;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use trial::{Counters, Trial, TrialOptions, Trials};
 
 use super::driver::*;
 use super::error::{cannot_load, fault, impossible, no_memory};

@@ -1,0 +1,226 @@
+//! `verify` accepts the kernels of a plan, and finds what is broken in a copy of them.
+
+use qcc::verify::{Verdict, verify};
+use qcc_codegen::lower::emit_section;
+use qcc_codegen::target::Target;
+use qcc_ir::diag::Result;
+use qcc_ir::eval::weight_tensor;
+use qcc_ir::graph::{Module, WeightBytes, WeightData, parse};
+use qcc_ir::ledger::Ledger;
+use qcc_ir::plan::Plan;
+use qcc_runtime::plan_file::{AlignedBytes, plan_in_memory};
+use qcc_runtime::{PlanContents, PlanFile, Verify};
+use serde_json::Value;
+use std::borrow::Cow;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+/// A norm, dynamic quantization, a quantized linear with an epilogue, a softmax, and a
+/// float linear.
+const TEXT: &str = r#"qir 1
+dim b = 1..8
+dim s = 1..600
+weight @gain: f16[64] = normal(3, 1)
+weight @w: e4m3[48, 64] = normal(5, 60)
+weight @ws: f32[48, 1] = splat(0.02)
+weight @bias: f16[48] = normal(7, 0.5)
+weight @w16: f16[40, 64] = normal(9, 0.1)
+
+func @main(%x: f16[b, s, 64]) -> (p: f16[b, s, 48], z: f16[b, s, 40]) {
+  %gain: f16[64] = const @gain
+  %h: f16[b, s, 64] = rms_norm %x, %gain { eps = 1e-6 }
+  %q: q<e4m3, [1, 1, *], scale=f32, dynamic>[b, s, 64] = quantize %h
+  %w: q<e4m3, [1, *], scale=f32>[48, 64] = const @w, @ws
+  %bias: f16[48] = const @bias
+  %y: f16[b, s, 48] = linear %q, %w, %bias
+  %p: f16[b, s, 48] = softmax %y { axis = 2 }
+  %w16: f16[40, 64] = const @w16
+  %z: f16[b, s, 40] = linear %h, %w16
+  return %p, %z
+}
+"#;
+
+#[derive(Debug)]
+struct Held(Vec<u8>);
+
+impl WeightBytes for Held {
+    fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+        Ok(Cow::Borrowed(&self.0))
+    }
+}
+
+/// The module with its weights' bytes at hand.
+fn module() -> Module {
+    let mut m = parse(TEXT).unwrap_or_else(|e| panic!("{e:?}"));
+    assert_eq!(qcc_ir::graph::verify(&m), []);
+    for w in &mut m.weights {
+        let bytes = weight_tensor(w).unwrap().bytes().to_vec();
+        w.data = WeightData::Bytes(Arc::new(Held(bytes)));
+    }
+    m
+}
+
+/// A plan file in which the PTX of kernels was changed; also which kernels were.
+fn plan(target: &str, change: impl Fn(&str, &str) -> String) -> (AlignedBytes, Vec<String>) {
+    let m = module();
+    let (section, mut texts) = emit_section(&m, "main", Target::find(target).unwrap()).unwrap();
+    let mut changed = Vec::new();
+    for k in &section.kernels {
+        let text = texts.get_mut(&k.entry).unwrap();
+        let other = change(&k.name, text);
+        if other != *text {
+            changed.push(k.name.clone());
+            *text = other;
+        }
+    }
+    let mut plan = Plan::new("test", "00", "0.1.0");
+    plan.add_module("main", &m).unwrap();
+    plan.targets.push(section);
+    texts.insert("text/main".into(), m.to_string());
+    let contents = PlanContents {
+        plan: &plan,
+        ledger: &Ledger::new(),
+        texts: &texts,
+    };
+    let written = plan_in_memory(&contents, |entry, put| {
+        let id = m.find_weight(&entry.name).unwrap();
+        put(weight_tensor(m.weight(id))?.bytes())
+    });
+    (written.unwrap().0, changed)
+}
+
+fn judged(bytes: AlignedBytes, target: &str) -> Vec<Verdict> {
+    let file = PlanFile::from_bytes(bytes, Verify::Full).unwrap();
+    verify(Arc::new(file), target, 2).unwrap()
+}
+
+#[test]
+fn good_kernels_pass_and_are_counted() {
+    for target in ["sm_80", "sm_90"] {
+        let (bytes, _) = plan(target, |_, text| text.to_string());
+        let verdicts = judged(bytes, target);
+        assert!(verdicts.len() >= 4, "{verdicts:?}");
+        for v in &verdicts {
+            assert_eq!(v.failure, None, "{v:?}");
+            assert!(v.cases >= 6 && v.error < 1e-3, "{v:?}");
+            assert!(
+                v.counters.instructions > 0 && v.counters.written > 0,
+                "{v:?}"
+            );
+        }
+        let macs = |v: &&Verdict| v.counters.tensor_macs > 0;
+        assert!(verdicts.iter().any(|v| macs(&v)), "{verdicts:?}");
+    }
+}
+
+/// Changes the kernels whose names begin with `kind` and gives what is said of those that fail; all
+/// others must pass.
+#[track_caller]
+fn broken(kind: &str, from: &str, to: &str) -> Vec<String> {
+    let (bytes, changed) = plan("sm_80", |name, text| match name.starts_with(kind) {
+        true => text.replace(from, to),
+        false => text.to_string(),
+    });
+    assert!(!changed.is_empty(), "no {kind} kernel has `{from}`");
+    let mut failures = Vec::new();
+    for v in judged(bytes, "sm_80") {
+        match v.failure {
+            Some(why) => {
+                assert!(changed.contains(&v.kernel), "{}: {why}", v.kernel);
+                failures.push(why);
+            }
+            // The change may mean nothing: a kernel that converts codes copies none of them.
+            None => continue,
+        }
+    }
+    assert!(!failures.is_empty(), "{kind} without `{from}` passes");
+    failures
+}
+
+#[test]
+fn broken_copies_are_found() {
+    let says = |failures: Vec<String>, parts: &[&str]| {
+        for f in &failures {
+            assert!(parts.iter().any(|p| f.contains(p)), "{f}");
+        }
+    };
+    // Every barrier of a kernel that stages tiles in shared memory.
+    says(broken("linear", "bar.sync 0;", ""), &["race", "not-waited"]);
+    // Not waiting for the copies of a tile.
+    says(
+        broken("linear", "cp.async.wait_group", "// cp.async.wait_group"),
+        &["not-waited"],
+    );
+    // A row's sum over half of the lanes.
+    says(
+        broken("rms_norm", "1, 31, 0xffffffff", "0, 31, 0xffffffff"),
+        &["relative error", "is "],
+    );
+    // A maximum instead of a sum.
+    says(
+        broken("softmax", "add.rn.f32", "max.f32"),
+        &["relative error", "evaluator says"],
+    );
+    // The smallest magnitude instead of the largest.
+    says(
+        broken("quantize", "max.NaN.f32", "min.NaN.f32"),
+        &["code", "relative error", "evaluator says"],
+    );
+}
+
+fn qcc(dir: &Path, args: &[&str]) -> (Option<i32>, Value) {
+    let mut c = Command::new(env!("CARGO_BIN_EXE_qcc"));
+    let out = c.current_dir(dir).args(args).arg("--json").output();
+    let out = out.expect("the command starts");
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    // A failing verification prints its table before the error: the first document counts.
+    let mut all = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+    let first = all.next().expect("a document").expect("JSON");
+    (out.status.code(), first)
+}
+
+#[test]
+fn the_command_prints_verdicts_and_fails_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let (good, _) = plan("sm_90", |_, text| text.to_string());
+    std::fs::write(dir.join("good.qplan"), &good[..]).unwrap();
+    let (code, v) = qcc(dir, &["verify", "good.qplan"]);
+    assert_eq!(
+        (code, &v["schema"], &v["failed"]),
+        (Some(0), &"qcc.verify/1".into(), &0.into())
+    );
+    let kernels = v["kernels"].as_array().unwrap();
+    assert!(
+        kernels
+            .iter()
+            .all(|k| k["target"] == "sm_90" && k["failure"].is_null()),
+        "{v}"
+    );
+
+    let (bad, changed) = plan("sm_90", |name, text| match name.starts_with("softmax") {
+        true => text.replace("add.rn.f32", "max.f32"),
+        false => text.to_string(),
+    });
+    std::fs::write(dir.join("bad.qplan"), &bad[..]).unwrap();
+    let (code, v) = qcc(dir, &["verify", "bad.qplan"]);
+    assert_eq!(
+        (code, v["failed"].as_u64()),
+        (Some(1), Some(changed.len() as u64)),
+        "{v}"
+    );
+
+    let (code, v) = qcc(dir, &["verify", "good.qplan", "--ptxas=no/such/ptxas"]);
+    assert_eq!(
+        (code, &v["error"]["code"]),
+        (Some(6), &"Q0702".into()),
+        "{v}"
+    );
+    let (code, v) = qcc(dir, &["verify", "good.qplan", "--target", "sm_80"]);
+    assert_eq!(
+        (code, &v["error"]["code"]),
+        (Some(3), &"Q0406".into()),
+        "{v}"
+    );
+}
