@@ -48,6 +48,9 @@ pub(super) fn dequantize(q: &QuantType, b: &Bundle) -> Result<Vec<f32>> {
         .scale
         .as_ref()
         .ok_or_else(|| internal("a quantized value has no scale"))?;
+    if b.codes.numel() == 0 {
+        return Ok(Vec::new());
+    }
     let (scales, zeros) = (f32s(scale)?, zeros(b.zero.as_ref())?);
     let params = QuantParams {
         scales: &scales,
@@ -81,13 +84,25 @@ pub(super) fn quantize(
         scales: &scales,
         zeros: zs.as_deref(),
     };
-    let codes = quantize_nd(&x, &a.dims, &q.block, format, params).map_err(format_error)?;
+    // A tensor without elements has no blocks, but its tensor-wide scale is there.
+    let codes = match x.is_empty() {
+        true => Vec::new(),
+        false => quantize_nd(&x, &a.dims, &q.block, format, params).map_err(format_error)?,
+    };
     let dims: Vec<u64> = a.dims.iter().map(|d| *d as u64).collect();
     Ok(Bundle {
         codes: Tensor::from_bytes(q.storage, &dims, &codes)?,
         scale: Some(scale),
         zero,
     })
+}
+
+/// Parameters of a tensor-wide scale when there are no elements: 1 and 0.
+fn empty_params(q: &QuantType) -> Result<(Tensor, Option<Tensor>)> {
+    let mut scale = Tensor::zeros(scale_dtype(q)?, &[])?;
+    encode_slice(scale.dtype(), &[1f32], scale.bytes_mut()).map_err(format_error)?;
+    let zero = q.zero.map(|z| Tensor::zeros(z, &[])).transpose()?;
+    Ok((scale, zero))
 }
 
 /// Scales (and zero points) of each block of the data, rounded to the type's scale format.
@@ -100,6 +115,9 @@ fn dynamic_params(
     let mut shape = q.block.scale_shape(dims).map_err(format_error)?;
     if q.block.is_tensor() {
         shape.clear();
+        if x.is_empty() {
+            return empty_params(q);
+        }
     }
     let shape: Vec<u64> = shape.into_iter().map(|d| d as u64).collect();
     let mut scale = Tensor::zeros(scale_dtype(q)?, &shape)?;

@@ -2,7 +2,7 @@
 //! [`BinaryFn`]. The caller rounds the result to its format, once.
 
 use super::value::{Nums, internal};
-use crate::diag::Result;
+use crate::diag::{Class, Diagnostic, Result};
 use crate::expr::{BinaryFn, UnaryFn};
 use std::f64::consts::{FRAC_2_SQRT_PI, PI, SQRT_2};
 
@@ -105,7 +105,8 @@ pub fn binary_f64(f: BinaryFn, a: f64, b: f64) -> f64 {
     }
 }
 
-/// `f(a, b)` on integers, wrapping; `None` for a division by zero.
+/// `f(a, b)` on integers, wrapping; `None` for a division by zero and a negative power.
+#[inline]
 pub fn binary_i64(f: BinaryFn, a: i64, b: i64) -> Option<i64> {
     Some(match f {
         BinaryFn::Add => a.wrapping_add(b),
@@ -138,6 +139,12 @@ pub fn binary_i64(f: BinaryFn, a: i64, b: i64) -> Option<i64> {
         BinaryFn::Gt => i64::from(a > b),
         BinaryFn::Ge => i64::from(a >= b),
     })
+}
+
+/// The error of integers for which [`binary_i64`] is not defined: those of the user's data.
+pub fn undefined(f: BinaryFn, a: i64, b: i64) -> Diagnostic {
+    let message = format!("integer {} of {a} and {b} is not defined", f.name());
+    Diagnostic::error(704, Class::Input, message)
 }
 
 pub(super) fn unary(f: UnaryFn, a: &Nums) -> Result<Nums> {
@@ -176,15 +183,10 @@ pub(super) fn binary(f: BinaryFn, a: &Nums, b: &Nums) -> Result<Nums> {
                 .collect(),
         )),
         (Nums::I(a), Nums::I(b)) => {
-            let v: Option<Vec<i64>> = a
-                .iter()
-                .zip(b)
-                .map(|(a, b)| binary_i64(f, *a, *b))
-                .collect();
-            let v = v.ok_or_else(|| {
-                internal(format!("integer {} by zero or a negative power", f.name()))
-            })?;
-            Ok(Nums::I(v))
+            let one =
+                |(a, b): (&i64, &i64)| binary_i64(f, *a, *b).ok_or_else(|| undefined(f, *a, *b));
+            let v: Result<Vec<i64>> = a.iter().zip(b).map(one).collect();
+            Ok(Nums::I(v?))
         }
         _ => Err(internal(format!("{} of a float and an integer", f.name()))),
     }

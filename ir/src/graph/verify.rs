@@ -3,33 +3,39 @@
 //! | | invariant |
 //! |---|---|
 //! | G01 | an operand is defined before it is used, and every id exists |
-//! | G02 | value names are unique and not empty; weight names are unique |
+//! | G02 | names of values, weights and functions are unique and not empty |
 //! | G03 | operand count and result shapes follow the op's shape rule |
 //! | G04 | element formats follow the op's format rule |
 //! | G05 | a quantized type is one that exists: storage, block rank, scale, zero point, range |
-//! | G06 | a constant's tensors have the formats and shapes that its type says |
+//! | G06 | a constant's tensors have the formats and shapes that its type says; a weight that is listed has as many numbers as elements |
 //! | G07 | an expression's steps are typed, in order, and its stores match the results |
 //! | G08 | scales and zero points are given exactly where the type needs them, in its shape |
-//! | G09 | every symbol is declared with a range that is not empty |
+//! | G09 | every symbol of a type or an attribute is declared, once, with a range that is not empty |
 //! | G10 | reshape keeps the number of elements; expand broadcasts |
 //!
 //! Each diagnostic begins with the number of the invariant that is broken.
 
 use super::infer::{broadcast, infer_shapes, show};
-use super::module::{Def, Func, Module, Op, ValueId, WeightId};
+use super::module::{Def, Func, Module, Op, ValueId, WeightData, WeightId};
 use super::op::OpKind;
 use super::types::{Elem, QuantType, ScaleType, TensorType};
+use crate::DimExpr;
 use crate::diag::{Class, Diagnostic};
 use crate::expr::{Compute, Expr, Node};
 use crate::format::{Block, DType, Kind};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 /// All violations, in program order; empty for a valid module.
 pub fn verify(m: &Module) -> Vec<Diagnostic> {
     let mut v = Verifier { m, out: Vec::new() };
     v.weights();
     v.symbols();
+    let mut names = HashSet::new();
     for f in &m.funcs {
+        if f.name.is_empty() || !names.insert(f.name.as_str()) {
+            let message = format!("function name `@{}` is empty or taken", f.name);
+            v.report(2, &f.name, message);
+        }
         v.func(f);
     }
     v.out
@@ -56,27 +62,47 @@ impl Verifier<'_> {
     }
 
     fn weights(&mut self) {
-        let mut seen = HashSet::new();
-        for w in &self.m.weights {
+        let (m, mut seen) = (self.m, HashSet::new());
+        for w in &m.weights {
             if w.name.is_empty() || !seen.insert(w.name.as_str()) {
-                self.out.push(violation(
-                    2,
-                    &w.name,
-                    format!("weight name `{}` is empty or taken", w.name),
-                ));
+                let message = format!("weight name `{}` is empty or taken", w.name);
+                self.report(2, &w.name, message);
+            }
+            if let WeightData::List(list) = &w.data
+                && w.numel() != Some(list.len() as u64)
+            {
+                let (n, ty) = (list.len(), TensorType::fixed(w.dtype, &w.dims));
+                self.report(6, &w.name, format!("{n} numbers are listed for {ty}"));
             }
         }
     }
 
     fn symbols(&mut self) {
-        for s in &self.m.symbols {
+        let (m, mut seen) = (self.m, HashSet::new());
+        for s in &m.symbols {
             if s.min > s.max || i64::try_from(s.max).is_err() {
-                self.out.push(violation(
-                    9,
-                    &s.name,
-                    format!("range {}..{} is empty or too large", s.min, s.max),
-                ));
+                let message = format!("range {}..{} is empty or too large", s.min, s.max);
+                self.report(9, &s.name, message);
             }
+            if s.name.is_empty() || !seen.insert(s.name.as_str()) {
+                let message = format!("symbol name `{}` is empty or taken", s.name);
+                self.report(9, &s.name, message);
+            }
+        }
+    }
+
+    /// Reports the symbols of sizes that are not declared, each once.
+    fn declared<'d>(&mut self, place: &str, sizes: impl IntoIterator<Item = &'d DimExpr>) {
+        let mut unknown = BTreeSet::new();
+        for d in sizes {
+            d.visit_syms(&mut |s| {
+                if !self.m.symbols.iter().any(|o| o.name == s) {
+                    unknown.insert(s.to_string());
+                }
+            });
+        }
+        for s in unknown {
+            self.report(9, place, format!("symbol `{s}` is not declared"));
         }
     }
 
@@ -130,17 +156,7 @@ impl Verifier<'_> {
     }
 
     fn value_type(&mut self, name: &str, t: &TensorType) {
-        let mut unknown = Vec::new();
-        for d in &t.shape {
-            d.visit_syms(&mut |s| {
-                if !self.m.symbols.iter().any(|o| o.name == s) {
-                    unknown.push(s.to_string());
-                }
-            });
-        }
-        for s in unknown {
-            self.report(9, name, format!("symbol `{s}` is not declared"));
-        }
+        self.declared(name, &t.shape);
         if let Elem::Quant(q) = &t.elem
             && let Err(e) = quant_type(q, t.rank())
         {
@@ -151,6 +167,11 @@ impl Verifier<'_> {
     fn op(&mut self, f: &Func, op: &Op, place: &str) {
         let operands: Vec<&TensorType> = op.operands.iter().map(|v| f.ty(*v)).collect();
         let results: Vec<&TensorType> = op.results.iter().map(|v| f.ty(*v)).collect();
+        match &op.kind {
+            OpKind::Dim { value } => self.declared(place, [value]),
+            OpKind::Slice { starts, ends, .. } => self.declared(place, starts.iter().chain(ends)),
+            _ => {}
+        }
         match infer_shapes(&op.kind, &operands) {
             Err(e) => {
                 self.report(3, place, e.message());

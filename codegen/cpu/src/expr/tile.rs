@@ -3,7 +3,8 @@
 use super::{Data, Fused, Sink, Source};
 use crate::math;
 use qcc_ir::DType;
-use qcc_ir::diag::{Class, Diagnostic, Result};
+use qcc_ir::diag::{Diagnostic, Result};
+use qcc_ir::eval::{binary_i64, undefined};
 use qcc_ir::expr::{BinaryFn, Compute, Node, UnaryFn};
 use qcc_ir::format::{decode_slice, decode_slice_i64, encode_slice, encode_slice_i64, round_slice};
 
@@ -163,49 +164,12 @@ fn binary(f: BinaryFn, a: &Reg, b: &Reg, out: &mut Reg, n: usize) -> Result<()> 
         (Reg::F(a), Reg::F(b), Reg::I(o)) => math::compare(f, &a[..n], &b[..n], &mut o[..n]),
         (Reg::I(a), Reg::I(b), Reg::I(o)) => {
             for ((o, x), y) in o[..n].iter_mut().zip(a).zip(b) {
-                *o = integer(f, *x, *y).ok_or_else(|| {
-                    Diagnostic::error(
-                        704,
-                        Class::Input,
-                        format!("integer {} of {x} and {y} is not defined", f.name()),
-                    )
-                })?;
+                *o = binary_i64(f, *x, *y).ok_or_else(|| undefined(f, *x, *y))?;
             }
         }
         _ => return Err(untyped()),
     }
     Ok(())
-}
-
-/// `f(a, b)`, wrapping; `None` for a division by zero and a negative power.
-fn integer(f: BinaryFn, a: i64, b: i64) -> Option<i64> {
-    Some(match f {
-        BinaryFn::Add => a.wrapping_add(b),
-        BinaryFn::Sub => a.wrapping_sub(b),
-        BinaryFn::Mul => a.wrapping_mul(b),
-        BinaryFn::Div | BinaryFn::Mod if b == 0 => return None,
-        BinaryFn::Div => a.wrapping_div(b),
-        BinaryFn::Mod => {
-            let r = a.wrapping_rem(b);
-            if r != 0 && (r < 0) != (b < 0) {
-                r + b
-            } else {
-                r
-            }
-        }
-        BinaryFn::Pow => a.wrapping_pow(u32::try_from(b).ok()?),
-        BinaryFn::Min => a.min(b),
-        BinaryFn::Max => a.max(b),
-        BinaryFn::And => a & b,
-        BinaryFn::Or => a | b,
-        BinaryFn::Xor => a ^ b,
-        BinaryFn::Eq => i64::from(a == b),
-        BinaryFn::Ne => i64::from(a != b),
-        BinaryFn::Lt => i64::from(a < b),
-        BinaryFn::Le => i64::from(a <= b),
-        BinaryFn::Gt => i64::from(a > b),
-        BinaryFn::Ge => i64::from(a >= b),
-    })
 }
 
 fn select(c: &Reg, a: &Reg, b: &Reg, out: &mut Reg, n: usize) -> Result<()> {
