@@ -21,8 +21,13 @@ fn assembles(test: &str, text: &str) {
         };
         let (section, texts) = emit_section(&m, "main", target).expect("a complete section");
         assert!(!section.kernels.is_empty());
-        for t in texts.values() {
-            ptxas::assert_assembles(test, t, &[arch]);
+        for k in &section.kernels {
+            // A text for one architecture only assembles for no other.
+            let claimed = match k.arch.ends_with('a') {
+                true => k.arch.as_str(),
+                false => arch,
+            };
+            ptxas::assert_assembles(test, &texts[&k.entry], &[claimed]);
         }
     }
 }

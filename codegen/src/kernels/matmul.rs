@@ -288,6 +288,7 @@ impl Block<'_> {
             rows: end,
             columns: self.columns,
             scales: Scales::default(),
+            thread: self.tid,
         };
         let accs = self.p.accs;
         epilogue.run(

@@ -28,13 +28,15 @@ pub enum Served {
     Nothing,
     /// Kernels, in order.
     Kernels(Vec<Launched>),
-    /// Ways to run it, by size; exactly one applies to each.
+    /// Ways to run it, by size; the first that applies is taken, and one always does.
     Choices(Vec<Candidate>),
 }
 
 /// Kernels that serve an op for some sizes.
 #[derive(Debug)]
 pub struct Candidate {
+    /// Architecture beyond the target's portable one that the kernels need.
+    pub requires: Option<&'static str>,
     /// Conditions on the sizes; all must hold.
     pub when: Vec<Guard>,
     /// Kernels, in order.
@@ -115,7 +117,7 @@ pub fn build(m: &Module, f: &Func, op: &Op, target: &Target) -> Result<Served> {
         | OpKind::Gather { .. } => one(layout::build(m, f, op)),
         OpKind::Rotary(a) => one(rotary::build(m, f, op, a)),
         OpKind::Linear { .. } => match gemm::meeting(f.ty(op.operands[0]), f.ty(op.operands[1])) {
-            Some(how) => gemm::build(m, f, op, &how).map(Served::Choices),
+            Some(how) => gemm::build(m, f, op, &how, target).map(Served::Choices),
             None => one(matmul::build(m, f, op)),
         },
         OpKind::MatMul => one(matmul::build(m, f, op)),

@@ -42,7 +42,7 @@ const fn is_lanewise(op: &Op) -> bool {
 /// The operation on each lane, the lanes packed again. A scalar operand beside vectors (a shift's
 /// amount, a condition) serves every lane.
 pub(super) fn split(k: &mut KernelBuilder, site: &Site) -> Option<Value> {
-    let to = site.to[0];
+    let to = *site.to.first()?;
     let n = to.lanes();
     if n < 2 || !is_lanewise(&site.op) || to.dtype().is_none_or(|d| d.bits() < 8) {
         return None;

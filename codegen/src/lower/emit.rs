@@ -11,7 +11,7 @@ use crate::ptx::{Arch, PtxVersion, emit};
 use crate::target::{Machine, Target};
 use qcc_ir::diag::{Class, Diagnostic};
 use qcc_ir::graph::Module;
-use qcc_ir::plan::{Arena, Buffer, Kernel, TargetSection};
+use qcc_ir::plan::{Action, Arena, Buffer, Kernel, Step, TargetSection};
 use std::collections::BTreeMap;
 
 /// The oldest compute capability whose PTX sections hold.
@@ -36,7 +36,8 @@ pub fn emit_section(
     let mut kernels = Vec::new();
     let mut version = PtxVersion(0);
     for (name, kernel) in &section.kernels {
-        let text = legalize(kernel, Arch::sm(sm)).and_then(|k| emit(&[k], FLOOR));
+        let arch = required(&section.steps, name).unwrap_or(Arch::sm(sm));
+        let text = legalize(kernel, arch).and_then(|k| emit(&[k], FLOOR));
         let text = text.map_err(|e| vec![e])?;
         version = version.max(text.version);
         let entry = format!("kernel/{}/{name}.ptx", target.name);
@@ -66,6 +67,16 @@ pub fn emit_section(
         kernels,
     };
     Ok((out, texts))
+}
+
+/// The architecture that the ways to launch a kernel ask for; all ask for the same.
+fn required(steps: &[Step], kernel: &str) -> Option<Arch> {
+    let choices = steps.iter().flat_map(|s| &s.run);
+    let mut with = choices.filter(|c| {
+        let launches = |a: &Action| matches!(a, Action::Launch(l) if l.kernel == kernel);
+        c.actions.iter().any(launches)
+    });
+    with.find_map(|c| c.requires.as_ref()?.parse().ok())
 }
 
 /// The oldest driver that loads PTX of a version (CUDA release notes, minimum driver versions).

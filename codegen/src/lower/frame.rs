@@ -11,6 +11,7 @@ use qcc_ir::graph::{Func, Module, Op, TensorType, ValueId};
 use qcc_ir::kernel::{Kernel, KernelBuilder, Launch, Ty, Value};
 use qcc_ir::plan::{Arg, Launch as PlanLaunch};
 use qcc_ir::{DType, DimExpr};
+use std::cell::RefCell;
 
 /// Memory or a number behind a tensor's part.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -309,6 +310,38 @@ impl Frame {
                 |_| otherwise.to_vec(),
             )
         })
+    }
+
+    /// Runs `then` where `cond` is true, else `otherwise`.
+    pub fn split(
+        &mut self,
+        cond: Value,
+        then: impl FnOnce(&mut Frame),
+        otherwise: impl FnOnce(&mut Frame),
+    ) {
+        self.nested(|k, fr| {
+            let fr = RefCell::new(fr);
+            let inside = |k: &mut KernelBuilder, body: &mut dyn FnMut(&mut Frame)| {
+                let mut fr = fr.borrow_mut();
+                std::mem::swap(&mut fr.k, k);
+                body(&mut fr);
+                std::mem::swap(&mut fr.k, k);
+                Vec::new()
+            };
+            let (mut then, mut otherwise) = (Some(then), Some(otherwise));
+            k.if_else(
+                cond,
+                |k| inside(k, &mut |fr| then.take().map_or((), |t| t(fr))),
+                |k| inside(k, &mut |fr| otherwise.take().map_or((), |o| o(fr))),
+            );
+        });
+    }
+
+    /// A parameter that is the descriptor of a tensor in memory.
+    pub fn tensor_map(&mut self, arg: Arg) -> Value {
+        let name = format!("m{}", self.args.len());
+        self.args.push(arg);
+        self.k.param(&name, Ty::TensorMap)
     }
 
     /// Ends the kernel.

@@ -47,6 +47,7 @@ pub fn lower(m: &Module, target: &Target) -> std::result::Result<Section, Vec<Di
             Ok(Served::Nothing) => {}
             Ok(Served::Kernels(launches)) => {
                 let way = Candidate {
+                    requires: None,
                     when: Vec::new(),
                     launches,
                 };
@@ -76,7 +77,7 @@ impl Section {
             }
             let launches = way.launches.iter();
             run.push(Choice {
-                requires: None,
+                requires: way.requires.map(str::to_string),
                 when,
                 actions: launches
                     .map(|l| Action::Launch(launch(&mut self.kernels, op.kind.name(), l)))

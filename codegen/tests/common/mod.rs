@@ -1,6 +1,9 @@
 //! Runs a module's GPU section on the simulator and compares it with the oracle.
 
-use ptxsim::{Arg as SimArg, DevPtr, Launch, Memory, Options, Simulator};
+use ptxsim::{
+    Arg as SimArg, DevPtr, ElementType, Launch, Memory, OobFill, Options, Simulator, Swizzle,
+    TensorMap,
+};
 use qcc_codegen::lower::emit_section;
 use qcc_codegen::target::Target;
 use qcc_ir::bind::{Sizes, bind_inputs};
@@ -67,16 +70,42 @@ impl Device<'_> {
                     _ => SimArg::U64(v as u64),
                 }
             }
-            Arg::TensorMap { .. } => panic!("no tensor maps here"),
+            Arg::TensorMap {
+                of,
+                dtype,
+                dims,
+                strides,
+                tile,
+                swizzle,
+            } => {
+                assert_eq!((dtype.bits(), *swizzle), (8, 128));
+                let SimArg::Ptr(p) = self.arg(of) else {
+                    panic!("a map of {of:?}")
+                };
+                let sizes = |list: &[String]| {
+                    let value = |e: &String| size(e, self.sizes, self.m) as u64;
+                    list.iter().map(value).collect()
+                };
+                let map = TensorMap {
+                    address: p.0,
+                    element: ElementType::U8,
+                    dims: sizes(dims),
+                    strides: sizes(strides),
+                    box_dims: tile.clone(),
+                    swizzle: Swizzle::B128,
+                    fill: OobFill::Zero,
+                };
+                SimArg::Bytes(map.encode().unwrap().to_vec())
+            }
         }
     }
 
     fn applies(&self, c: &Choice) -> bool {
-        c.requires.is_none()
-            && c.when.iter().all(|g| {
-                let v = size(&g.expr, self.sizes, self.m) as u64;
-                g.min <= v && v <= g.max
-            })
+        // The simulated device is the specific one of its target.
+        c.when.iter().all(|g| {
+            let v = size(&g.expr, self.sizes, self.m) as u64;
+            g.min <= v && v <= g.max
+        })
     }
 }
 
@@ -146,9 +175,12 @@ pub(crate) fn simulate(m: &Module, target: &str, inputs: &[Tensor]) -> Vec<Tenso
 
 fn launch_all(d: &mut Device<'_>, section: &TargetSection, texts: &BTreeMap<String, String>) {
     for step in &section.steps {
-        let ways: Vec<_> = step.run.iter().filter(|c| d.applies(c)).collect();
-        assert_eq!(ways.len(), 1, "{} ways to run {}", ways.len(), step.op);
-        for a in &ways[0].actions {
+        let way = step.run.iter().find(|c| d.applies(c));
+        let way = way.unwrap_or_else(|| panic!("no way to run {}", step.op));
+        // Of the ways without a requirement one applies, whatever the device.
+        let portable = |c: &&Choice| c.requires.is_none() && d.applies(c);
+        assert_eq!(step.run.iter().filter(portable).count(), 1, "{}", step.op);
+        for a in &way.actions {
             let Action::Launch(l) = a else {
                 panic!("{a:?}")
             };

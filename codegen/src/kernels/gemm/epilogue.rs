@@ -12,13 +12,21 @@ use qcc_ir::kernel::{Value, lower_expr};
 use qcc_ir::{DType, DimExpr};
 
 /// Operands whose scales are multiplied into the accumulators, the left one first.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Scales {
     x: Option<Tensor>,
     w: Option<Tensor>,
 }
 
 impl Scales {
+    /// Those of both operands of a product of codes.
+    pub(super) fn both(fr: &Frame) -> Scales {
+        Scales {
+            x: Some(fr.operands[0].clone()),
+            w: Some(fr.operands[1].clone()),
+        }
+    }
+
     /// Those that the feeds have left.
     pub(super) fn of(x: &Feed, w: &Feed, acc: DType) -> Scales {
         let left = |f: &Feed| {
@@ -46,6 +54,8 @@ pub struct Epilogue<'a> {
     pub columns: Value,
     /// What the accumulators are multiplied by.
     pub scales: Scales,
+    /// The number of this thread among those that run it.
+    pub thread: Value,
 }
 
 /// The offset of the scale (or zero point) of a row of an operand.
@@ -68,9 +78,8 @@ impl Epilogue<'_> {
         acc: &mut dyn FnMut(&mut Frame, Value, Value) -> Vec<Value>,
     ) {
         let e = self.expr();
-        let tid = fr.k.tid();
         let (end, step) = (fr.k.u32(rows * columns), fr.k.u32(threads));
-        fr.each(tid, end, step, |fr, i| {
+        fr.each(self.thread, end, step, |fr, i| {
             let r = fr.k.div_imm(i, i64::from(columns));
             let c = fr.k.rem_imm(i, i64::from(columns));
             let (at_row, at_column) = (fr.k.add(row, r), fr.k.add(column, c));

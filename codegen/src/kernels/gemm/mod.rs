@@ -22,13 +22,15 @@
 
 mod epilogue;
 mod feed;
+pub mod ring;
 mod tile;
+mod wgmma;
 
 pub use epilogue::{Epilogue, Scales};
 
 use super::{Candidate, unsupported};
 use crate::lower::frame::Frame;
-use crate::target::{GEMM_TILES, GemmTile};
+use crate::target::{GEMM_TILES, GemmTile, Target};
 use feed::{Feed, Kind};
 use qcc_ir::diag::Result;
 use qcc_ir::format::Block;
@@ -118,17 +120,26 @@ pub fn meeting(x: &TensorType, w: &TensorType) -> Option<Meeting> {
     }
 }
 
-/// The kernels of a linear layer, one for each range of rows.
+/// The kernels of a linear layer: where the target may have Hopper's tensor cores, the one for
+/// them; then one for each range of rows.
 ///
 /// # Errors
 /// When a result's scheme cannot be stored by a tile.
-pub fn build(m: &Module, f: &Func, op: &Op, how: &Meeting) -> Result<Vec<Candidate>> {
+pub fn build(
+    m: &Module,
+    f: &Func,
+    op: &Op,
+    how: &Meeting,
+    target: &Target,
+) -> Result<Vec<Candidate>> {
     let OpKind::Linear { accs, .. } = &op.kind else {
         return Err(unsupported(format!("`{}` is not linear", op.kind.name())));
     };
     let x = f.ty(op.operands[0]);
     let rows = DimExpr::product(&x.shape[..x.shape.len() - 1]);
-    let (mut from, mut out) = (0, Vec::new());
+    let mut out: Vec<Candidate> = Vec::new();
+    out.extend(wgmma::candidate(m, f, op, u32::from(*accs), target)?);
+    let mut from = 0;
     let tiles = tiles(how, x, f.ty(op.operands[1]));
     for (i, t) in tiles.iter().enumerate() {
         let to = if i + 1 == tiles.len() {
@@ -153,6 +164,7 @@ pub fn build(m: &Module, f: &Func, op: &Op, how: &Meeting) -> Result<Vec<Candida
                 None => vec![guard],
             };
             out.push(Candidate {
+                requires: None,
                 when,
                 launches: vec![launch],
             });

@@ -348,6 +348,7 @@ impl Tile<'_> {
             rows: self.rows,
             columns: self.columns,
             scales: Scales::of(&self.x, &self.w, self.how.kinds.2),
+            thread: self.tid,
         };
         let accs = self.accs;
         let plane = self.t.rows * stride;
