@@ -17,7 +17,9 @@ use qcc_ir::eval::weight_tensor;
 use qcc_ir::graph::Module;
 use qcc_ir::ledger::Ledger;
 use qcc_ir::plan::{Interface, Plan, Port, WeightEntry};
-use qcc_passes::{Calibrator, Manager, Observer, PassContext, Statistics, layer_errors, pipeline};
+use qcc_passes::{
+    Calibrator, Manager, Observer, PassContext, Samples, Statistics, layer_errors, pipeline,
+};
 use qcc_runtime::plan_file::{AlignedBytes, Written, plan_in_memory};
 use qcc_runtime::{PlanContents, PlanWriter};
 use std::collections::BTreeMap;
@@ -197,15 +199,11 @@ impl<'a> Compiler<'a> {
         let statistics = data
             .map(|d| self.calibrate(&prepared.module, d))
             .transpose()?;
-        let samples = match data {
-            Some(d) => vec![d.batch(0, ERROR_SAMPLES.min(d.len()))?],
-            None => Vec::new(),
-        };
-        self.quantize(prepared, statistics, &samples)
+        self.quantize(prepared, statistics, data)
     }
 
-    /// Quantizes and lowers a prepared model. `samples` are batches on which the error of each
-    /// layer is measured.
+    /// Quantizes and lowers a prepared model. Weight methods that need more than statistics run
+    /// on the samples; on the first of them the error of each layer is measured.
     ///
     /// # Errors
     /// As [`Compiler::compile`].
@@ -213,7 +211,7 @@ impl<'a> Compiler<'a> {
         mut self,
         prepared: Prepared,
         statistics: Option<Statistics>,
-        samples: &[Vec<Tensor>],
+        data: Option<&Dataset>,
     ) -> Result<Compiled> {
         let targets = self.options.resolve_targets()?;
         let mut options = self.options.passes.clone();
@@ -222,18 +220,29 @@ impl<'a> Compiler<'a> {
         let mut ctx = PassContext::new(&options);
         ctx.statistics = statistics;
         ctx.executor = Some(&executor);
+        ctx.threads = self.options.threads;
+        let batches = data.map(Batches);
+        ctx.samples = batches.as_ref().map(|b| b as &dyn Samples);
         let cost = SharedCost::new(&targets);
         ctx.cost = Some(&cost);
         self.step("quantize", 0, 2)?;
-        let smoothed = manager(&pipeline::QUANTIZE[..1], &mut self.observer)?
+        let codes_at = pipeline::QUANTIZE
+            .iter()
+            .position(|(name, _)| *name == "quantize")
+            .unwrap_or(0);
+        let (before, after) = pipeline::QUANTIZE.split_at(codes_at);
+        let smoothed = manager(before, &mut self.observer)?
             .run(prepared.module, &mut ctx)?
             .module;
-        let errors = match samples {
-            [] => Vec::new(),
-            some => layer_errors(&smoothed, &ctx, &executor, some)?,
+        let errors = match data {
+            None => Vec::new(),
+            Some(d) => {
+                let first = d.batch(0, ERROR_SAMPLES.min(d.len()))?;
+                layer_errors(&smoothed, &ctx, &executor, &[first])?
+            }
         };
         self.step("quantize", 1, 2)?;
-        let module = manager(&pipeline::QUANTIZE[1..], &mut self.observer)?
+        let module = manager(after, &mut self.observer)?
             .run(smoothed, &mut ctx)?
             .module;
         let mut warnings = prepared.warnings;
@@ -276,6 +285,20 @@ impl<'a> Compiler<'a> {
             texts,
             module,
         })
+    }
+}
+
+/// A data set in batches.
+struct Batches<'a>(&'a Dataset);
+
+impl Samples for Batches<'_> {
+    fn batches(&self) -> usize {
+        self.0.len().div_ceil(BATCH)
+    }
+
+    fn batch(&self, index: usize) -> Result<Vec<Tensor>> {
+        let first = index * BATCH;
+        self.0.batch(first, BATCH.min(self.0.len() - first))
     }
 }
 

@@ -100,6 +100,13 @@ impl Options {
             ActMode::Float => "float",
         };
         put("act", act.into());
+        if let Some(algo) = &p.algo {
+            let names: Vec<&str> = algo.iter().map(|a| a.name()).collect();
+            put("algo", names.join(","));
+        }
+        if p.gptq.act_order {
+            put("act-order", "on".into());
+        }
         put("smooth", p.smooth.map_or("off".into(), |a| a.to_string()));
         let float = match self.float {
             Float::Auto => "auto".to_string(),

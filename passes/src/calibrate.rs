@@ -72,8 +72,13 @@ pub fn calibration_points(module: &Module) -> Vec<Point> {
     points.into_values().collect()
 }
 
-/// The mask, if there is one.
-fn mask(f: &Func) -> Option<usize> {
+/// Whether each position of the mask has its own rows of a value.
+pub(crate) fn has_row_per_position(f: &Func, v: ValueId) -> bool {
+    rows(f, v) == Rows::ByPosition
+}
+
+/// The mask, if there is one: its position among the parameters.
+pub(crate) fn mask(f: &Func) -> Option<usize> {
     f.params.iter().position(|p| {
         let v = f.value(*p);
         let countable =
@@ -159,7 +164,7 @@ impl<'m> Calibrator<'m> {
 }
 
 /// Whether each position of the mask counts.
-fn positions(mask: &Tensor) -> Result<Vec<bool>> {
+pub(crate) fn positions(mask: &Tensor) -> Result<Vec<bool>> {
     Ok(numbers(mask)?.iter().map(|m| *m != 0.0).collect())
 }
 

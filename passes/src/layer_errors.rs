@@ -55,7 +55,7 @@ pub fn layer_errors(
         return Ok(Vec::new());
     };
     let mut twins = Twins {
-        layers: Layers::new(&assigned),
+        layers: Layers::new(&assigned, &ctx.codes),
         assigned: &assigned,
         funcs: 0,
     };

@@ -48,7 +48,9 @@ mod weights;
 pub use calibrate::{Calibrator, Point, calibration_points};
 pub use layer_errors::{LayerError, layer_errors};
 pub use manager::{Manager, Observer, Outcome, PassRun};
-pub use options::{ActMode, Options};
+pub use options::{ActMode, GptqOptions, Options};
 pub use pass::{Pass, PassContext};
-pub use quantize::{Granularity, Grid, Group, QuantSpec, Scheme, Weights};
+pub use quantize::{
+    Algo, CodedWeights, Granularity, Grid, Group, QuantSpec, Samples, Scheme, Weights,
+};
 pub use statistics::{Statistics, ValueStats};

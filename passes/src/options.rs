@@ -1,6 +1,6 @@
 //! What the user asked for, as far as passes are concerned.
 
-use crate::quantize::Scheme;
+use crate::quantize::{Algo, Scheme};
 use qcc_ir::DType;
 
 /// How activations are quantized in front of a quantized layer.
@@ -17,6 +17,27 @@ pub enum ActMode {
     Float,
 }
 
+/// How GPTQ rounds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GptqOptions {
+    /// Share of the Hessian's mean diagonal that is added to its diagonal.
+    pub damping: f64,
+    /// Whether columns of large inputs are rounded first.
+    pub act_order: bool,
+    /// Whether scales are those of the original weights even in natural order.
+    pub static_groups: bool,
+}
+
+impl Default for GptqOptions {
+    fn default() -> Self {
+        GptqOptions {
+            damping: 0.01,
+            act_order: false,
+            static_groups: false,
+        }
+    }
+}
+
 /// Options of the passes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
@@ -25,6 +46,10 @@ pub struct Options {
     /// The scheme of the head: a linear layer as wide as an embedding table has rows that
     /// reaches a result through elementwise and shape ops only.
     pub head: Scheme,
+    /// The weight methods; `None` leaves the choice to bits and data.
+    pub algo: Option<Vec<Algo>>,
+    /// How GPTQ rounds.
+    pub gptq: GptqOptions,
     /// How activations are quantized where the scheme's name does not fix it.
     pub act: ActMode,
     /// Layers that stay float: regular expressions searched in node and weight names.
@@ -46,6 +71,8 @@ impl Default for Options {
         Options {
             scheme: Scheme::float(),
             head: Scheme::float(),
+            algo: None,
+            gptq: GptqOptions::default(),
             act: ActMode::Auto,
             exclude: Vec::new(),
             overrides: Vec::new(),

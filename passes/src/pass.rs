@@ -1,6 +1,7 @@
 //! What a pass is and what it may know.
 
 use crate::options::Options;
+use crate::quantize::{CodedWeights, Samples};
 use crate::statistics::Statistics;
 use qcc_ir::Diagnostic;
 use qcc_ir::diag::Result;
@@ -36,6 +37,12 @@ pub struct PassContext<'a> {
     /// What calibration saw of the module's values. A pass that changes what a value holds
     /// changes its statistics too.
     pub statistics: Option<Statistics>,
+    /// Calibration data, for methods that need more than its statistics.
+    pub samples: Option<&'a dyn Samples>,
+    /// What weight methods decided about the module's weights.
+    pub codes: CodedWeights,
+    /// Threads; results do not depend on their number.
+    pub threads: usize,
     /// What the user should know although the passes went on.
     pub warnings: Vec<Diagnostic>,
     /// Runs modules on data.
@@ -51,6 +58,9 @@ impl<'a> PassContext<'a> {
             options,
             ledger: Ledger::new(),
             statistics: None,
+            samples: None,
+            codes: CodedWeights::default(),
+            threads: 1,
             warnings: Vec::new(),
             executor: None,
             cost: None,

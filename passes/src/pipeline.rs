@@ -52,6 +52,14 @@ pub const PREPARE: &[Step] = &[
 /// From the float module to the one that is compiled.
 pub const QUANTIZE: &[Step] = &[
     ("smooth", "before codes are computed from the weights"),
+    (
+        "awq",
+        "also before codes are computed, and after activations have their outliers removed",
+    ),
+    (
+        "fit-weights",
+        "on the final float weights; the module stays as it is",
+    ),
     ("quantize", "on float weights of full precision"),
     (
         "narrow-floats",

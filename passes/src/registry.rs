@@ -7,7 +7,7 @@ use crate::egraph::Fuse;
 use crate::fold_constants::FoldConstants;
 use crate::narrow_floats::NarrowFloats;
 use crate::pass::Pass;
-use crate::quantize::Quantize;
+use crate::quantize::{Awq, FitWeights, Quantize};
 use crate::recognise;
 use crate::smooth::Smooth;
 use qcc_ir::Diagnostic;
@@ -18,9 +18,11 @@ pub type Constructor = fn() -> Box<dyn Pass>;
 
 /// Every pass, in alphabetical order.
 const PASSES: &[(&str, Constructor)] = &[
+    ("awq", || Box::new(Awq)),
     ("canonicalize", || Box::new(Canonicalize)),
     ("cse", || Box::new(Cse)),
     ("dce", || Box::new(Dce)),
+    ("fit-weights", || Box::new(FitWeights)),
     ("fold-attention", || Box::new(recognise::ATTENTION)),
     ("fold-constants", || Box::new(FoldConstants)),
     ("fold-gelu", || Box::new(recognise::GELU)),

@@ -32,7 +32,7 @@ pub(crate) struct Rewriter<'m> {
     users: Vec<Vec<OpId>>,
     map: Vec<Option<ValueId>>,
     wishes: Vec<Wish>,
-    derived: Vec<(ValueId, Transform, ValueId)>,
+    derived: Vec<(ValueId, Vec<Transform>, ValueId)>,
     loc: Loc,
 }
 
@@ -333,30 +333,46 @@ impl<'m> Rewriter<'m> {
     /// # Errors
     /// When `source` is no plain constant, or the transform does not fit it.
     pub(crate) fn derived(&mut self, source: ValueId, transform: Transform) -> Result<ValueId> {
-        let same = |(of, t, _): &&(ValueId, Transform, ValueId)| *of == source && *t == transform;
+        self.derived_by(source, &[transform])
+    }
+
+    /// As [`Rewriter::derived`] by several transforms, one after another.
+    ///
+    /// # Errors
+    /// As [`Rewriter::derived`].
+    pub(crate) fn derived_by(
+        &mut self,
+        source: ValueId,
+        transforms: &[Transform],
+    ) -> Result<ValueId> {
+        let same = |(of, t, _): &&(ValueId, Vec<Transform>, ValueId)| {
+            *of == source && t.as_slice() == transforms
+        };
         if let Some((_, _, value)) = self.derived.iter().find(same) {
             return Ok(*value);
         }
-        let new = derive(self.plain_weight(source)?, transform.clone())?;
+        let mut new = self.plain_weight(source)?.clone();
+        for t in transforms {
+            new = derive(&new, t.clone())?;
+        }
         let ty = TensorType::fixed(new.dtype, &new.dims);
         let value = self.successor(source, new, (None, None), ty)?;
-        self.derived.push((source, transform, value));
+        self.derived.push((source, transforms.to_vec(), value));
         Ok(value)
     }
 
-    /// A quantized constant of the type `ty` whose codes are derived from the constant `source`;
-    /// it takes over names as [`Rewriter::derived`].
+    /// A quantized constant of the type `ty` with codes for the constant `source`; it takes over
+    /// names as [`Rewriter::derived`].
     ///
     /// # Errors
     /// As [`Rewriter::derived`].
     pub(crate) fn quantized(
         &mut self,
         source: ValueId,
-        codes: Transform,
+        codes: Weight,
         (scale, zero): (Weight, Option<Weight>),
         ty: TensorType,
     ) -> Result<ValueId> {
-        let codes = derive(self.plain_weight(source)?, codes)?;
         self.successor(source, codes, (Some(scale), zero), ty)
     }
 

@@ -15,15 +15,12 @@
 //! does not meet them is left as it is, and the ledger says why.
 
 use crate::pass::{Pass, PassContext};
-use crate::quantize::{Assigned, assign};
-use crate::rewrite::{Replacement, Rewriter, Rule, rewrite};
+use crate::quantize::{Assigned, Folded, assign, target};
 use crate::statistics::{Statistics, ValueStats};
-use crate::weights::{Transform, read_f32};
-use qcc_ir::DType;
+use crate::weights::read_f32;
 use qcc_ir::diag::{Class, Diagnostic, Result};
-use qcc_ir::graph::{Func, Module, Op, OpId, OpKind, ValueId};
+use qcc_ir::graph::{Func, Module, Op, OpKind, ValueId};
 use qcc_ir::ledger::{Candidate, Decision, Topic};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Smallest maximum that counts, and smallest factor.
@@ -57,15 +54,16 @@ impl Pass for Smooth {
         let layers = assign(module, ctx)?;
         let mut folded = Folded::default();
         let mut updated = statistics.clone();
-        for (id, norm) in f.ops().filter(|(_, op)| is_norm(&op.kind)) {
+        for (_, norm) in f.ops().filter(|(_, op)| is_norm(&op.kind)) {
             let mut decision = decision(f, norm, alpha);
-            match group(f, id, &layers) {
-                Ok(readers) => {
-                    let x = norm.results[0];
+            let x = norm.results[0];
+            let quantized = |l: &Assigned| l.choice.is_some_and(|q| q.acts.is_some());
+            match target(f, x, &layers, quantized) {
+                Ok((to, readers)) => {
                     let stats = stats(&statistics, f, x)?;
                     let s: Arc<[f32]> = factors(module, f, stats, &readers, alpha)?.into();
                     updated.insert(&f.value(x).name, stats.divided(&s));
-                    folded.add(norm, id, &readers, &s);
+                    folded.add(f, to, &readers, &s, &|_| true);
                     decision.fused = readers.iter().map(|l| l.site.name.clone()).collect();
                 }
                 Err(Some(reason)) => {
@@ -76,7 +74,7 @@ impl Pass for Smooth {
             }
             ctx.ledger.record(decision);
         }
-        if folded.ops.is_empty() {
+        if folded.is_empty() {
             let message = format!("--smooth {alpha} has no effect: no norm can take the factors");
             ctx.warnings.push(
                 Diagnostic::warning(48, Class::Usage, message)
@@ -84,7 +82,7 @@ impl Pass for Smooth {
             );
         }
         ctx.statistics = Some(updated);
-        Ok(rewrite(module, &mut folded)?.module)
+        folded.apply(module)
     }
 }
 
@@ -104,50 +102,6 @@ fn decision(f: &Func, norm: &Op, alpha: f32) -> Decision {
     Decision::new(site, Topic::Smoothing, &name)
         .consider(Candidate::new(name))
         .consider(Candidate::new("off"))
-}
-
-/// The layers that read a norm's result; or why the factors cannot be folded, `None` where there
-/// is nothing to smooth.
-fn group<'a>(
-    f: &Func,
-    norm: OpId,
-    layers: &'a [Assigned],
-) -> std::result::Result<Vec<&'a Assigned>, Option<String>> {
-    let op = &f.ops[norm.index()];
-    let x = op.results[0];
-    let readers: Vec<&Assigned> = layers.iter().filter(|l| l.site.input == x).collect();
-    let quantized = |l: &&Assigned| l.choice.is_some_and(|q| q.acts.is_some());
-    if !readers.iter().any(quantized) {
-        return Err(None);
-    }
-    let is_layer = |o: &Op| {
-        o.operands.first() == Some(&x)
-            && !o.operands[1..].contains(&x)
-            && readers.iter().any(|l| f.ops[l.site.op.index()] == *o)
-    };
-    let mut others = f
-        .ops
-        .iter()
-        .filter(|o| o.operands.contains(&x) && !is_layer(o));
-    if let Some(o) = others.next() {
-        let by = match o.loc.nodes.is_empty() {
-            true => o.kind.name().to_string(),
-            false => o.loc.to_string(),
-        };
-        return Err(Some(format!("its result is also read by {by}")));
-    }
-    if f.is_result(x) {
-        return Err(Some("its result is one of the model".into()));
-    }
-    let constant = |v: &ValueId| matches!(f.def_op(*v), Some(o) if is_plain_const(&o.kind));
-    if !op.operands[1..].iter().all(constant) {
-        return Err(Some("its gain or bias is no constant".into()));
-    }
-    Ok(readers)
-}
-
-fn is_plain_const(kind: &OpKind) -> bool {
-    matches!(kind, OpKind::Const { scale: None, .. })
 }
 
 fn stats<'a>(statistics: &'a Statistics, f: &Func, x: ValueId) -> Result<&'a ValueStats> {
@@ -195,69 +149,6 @@ fn factors(
         .zip(&weight_max)
         .map(factor)
         .collect())
-}
-
-/// Norms to divide and layers to multiply, by position in the entry function.
-#[derive(Default)]
-struct Folded {
-    ops: HashMap<OpId, Change>,
-    funcs: usize,
-}
-
-#[derive(Clone)]
-struct Change {
-    factors: Arc<[f32]>,
-    /// Gains and biases are divided, weights multiplied.
-    norm: bool,
-    /// Whether codes will be computed from the weight: then it keeps all digits until there.
-    exact: bool,
-}
-
-impl Folded {
-    fn add(&mut self, norm: &Op, id: OpId, readers: &[&Assigned], factors: &Arc<[f32]>) {
-        debug_assert!(is_norm(&norm.kind));
-        let change = |norm, exact| Change {
-            factors: factors.clone(),
-            norm,
-            exact,
-        };
-        self.ops.insert(id, change(true, true));
-        for l in readers {
-            self.ops
-                .insert(l.site.op, change(false, l.choice.is_some()));
-        }
-    }
-}
-
-impl Rule for Folded {
-    fn enter(&mut self, _: &Func) {
-        self.funcs += 1;
-    }
-
-    fn apply(&mut self, rw: &mut Rewriter<'_>, op: &Op) -> Replacement {
-        let change = (self.funcs == 1)
-            .then(|| self.ops.get(&rw.id(op)))
-            .flatten();
-        let Some(change) = change.cloned() else {
-            return Ok(None);
-        };
-        let mut operands = rw.operands(op);
-        let (scaled, axis) = match change.norm {
-            true => (1..operands.len(), 0),
-            false => (1..2, 1),
-        };
-        for i in scaled {
-            let own = rw.plain_weight(op.operands[i])?.dtype;
-            let transform = Transform::Scale {
-                axis,
-                factors: change.factors.clone(),
-                divide: change.norm,
-                dtype: if change.exact { DType::F32 } else { own },
-            };
-            operands[i] = rw.derived(op.operands[i], transform)?;
-        }
-        Ok(Some(rw.put(op, op.kind.clone(), &operands)))
-    }
 }
 
 #[cfg(test)]

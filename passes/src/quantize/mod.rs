@@ -9,31 +9,49 @@
 //! ```
 //!
 //! [`assign`](mod@assign) decides what happens to each layer and writes it to the ledger; each
-//! weight method has a file of its own ([`rtn`]). The codes of a weight are derived from it on
-//! demand, only its scales are computed here. An activation that several layers read is
+//! weight method has a file of its own ([`rtn`], [`clip`], [`awq`], [`gptq`]), and `fit-weights`
+//! applies them before. Unless a method made codes, they are derived from the weight on demand;
+//! then only its scales are held. An activation that several layers read is
 //! quantized once. A dynamic type takes no scale: it is computed from each token at run time.
 //!
 //! Preconditions: layers are in their normal form (`canonicalize`), not yet fused with anything
 //! quantized. Only the entry function is quantized.
 
 mod assign;
+mod awq;
+mod cholesky;
+mod clip;
+mod coded;
+mod fit;
+mod fold;
+mod gptq;
 mod grid;
 mod idle;
+mod methods;
+mod part;
 mod rtn;
 mod scheme;
 mod sites;
+mod stream;
 #[cfg(test)]
 mod tests;
 
 use assign::{Acts, Quantized};
 pub(crate) use assign::{Assigned, assign};
+pub(crate) use awq::Awq;
+use coded::Coded;
+pub use coded::CodedWeights;
+pub(crate) use fit::FitWeights;
+pub(crate) use fold::{Folded, target};
 pub use grid::Grid;
+pub use methods::Algo;
 pub use scheme::{Granularity, Group, QuantSpec, Scheme, Weights};
 pub(crate) use sites::sites;
+pub use stream::Samples;
 
 use crate::pass::{Pass, PassContext};
 use crate::rewrite::{Replacement, Rewriter, Rule, rewrite};
-use crate::weights::{Transform, inline_f32, inline_ints};
+use crate::weights::{inline_f32, inline_ints};
 use qcc_ir::DType;
 use qcc_ir::diag::Result;
 use qcc_ir::graph::{Func, Module, Op, OpId, OpKind, TensorType, ValueId};
@@ -53,7 +71,7 @@ impl Pass for Quantize {
 
     fn run(&self, module: &Module, ctx: &mut PassContext<'_>) -> Result<Module> {
         let assigned = assign(module, ctx)?;
-        let mut layers = Layers::new(&assigned);
+        let mut layers = Layers::new(&assigned, &ctx.codes);
         ctx.warnings
             .extend(idle::without_effect(ctx.options, &assigned));
         for d in assigned.into_iter().flat_map(|a| a.decisions) {
@@ -66,6 +84,7 @@ impl Pass for Quantize {
 /// Rebuilds the chosen layers of the entry function.
 #[derive(Default)]
 pub(crate) struct Layers {
+    codes: CodedWeights,
     choices: HashMap<OpId, Quantized>,
     /// Functions entered so far.
     funcs: usize,
@@ -93,10 +112,11 @@ impl Rule for Layers {
 }
 
 impl Layers {
-    /// The layers for which quantization was chosen.
-    pub(crate) fn new(assigned: &[Assigned]) -> Self {
+    /// The layers for which quantization was chosen, with the codes that are known.
+    pub(crate) fn new(assigned: &[Assigned], codes: &CodedWeights) -> Self {
         let chosen = assigned.iter().filter_map(|a| Some((a.site.op, a.choice?)));
         Layers {
+            codes: codes.clone(),
             choices: chosen.collect(),
             ..Layers::default()
         }
@@ -147,7 +167,15 @@ impl Layers {
             return Ok(*v);
         }
         let source = rw.plain_weight(w)?;
-        let quantizer = rtn::quantizer(source, &q.weights, quant.block)?;
+        let coded = match self.codes.get(&source.name, &q.weights) {
+            Some(c) => c.clone(),
+            None => Coded {
+                spec: q.weights,
+                quantizer: rtn::quantizer(source, &q.weights, quant.block)?,
+                codes: None,
+            },
+        };
+        let quantizer = &coded.quantizer;
         let shape: Option<Vec<u64>> = ty
             .scale_shape()
             .and_then(|s| TensorType::new(DType::F32, s).fixed_dims());
@@ -161,7 +189,8 @@ impl Layers {
             }
             _ => None,
         };
-        let v = rw.quantized(w, Transform::Quantize(quantizer), (scale, zero), ty)?;
+        let codes = coded.weight(source)?;
+        let v = rw.quantized(w, codes, (scale, zero), ty)?;
         self.weights.insert(key, v);
         Ok(v)
     }

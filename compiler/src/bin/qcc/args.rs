@@ -2,7 +2,7 @@
 
 use super::usage;
 use clap::{Args, ValueEnum};
-use qcc::{ActMode, Grid, Scheme};
+use qcc::{ActMode, Algo, Grid, Scheme};
 use qcc::{Float, Options};
 use qcc_ir::DType;
 use qcc_ir::diag::Result;
@@ -63,6 +63,13 @@ pub(crate) struct SchemeArgs {
     /// Integer weights with zero points.
     #[arg(long, help_heading = "Scheme")]
     asym: bool,
+    /// Weight methods: rtn, mse, awq, gptq or awq,gptq [default: awq,gptq for up to 4 bits with
+    /// data, mse without; rtn for more].
+    #[arg(long, value_name = "METHODS", help_heading = "Scheme")]
+    algo: Option<String>,
+    /// GPTQ rounds the columns of large inputs first.
+    #[arg(long, help_heading = "Scheme")]
+    act_order: bool,
     /// How activations are quantized.
     #[arg(long, help_heading = "Scheme")]
     act: Option<Act>,
@@ -111,6 +118,8 @@ impl SchemeArgs {
             group_size: None,
             sym: false,
             asym: false,
+            algo: None,
+            act_order: false,
             scheme: None,
             act: None,
             smooth: "off".into(),
@@ -169,8 +178,10 @@ impl SchemeArgs {
                 .iter()
                 .map(|o| override_of(o))
                 .collect::<Result<_>>()?,
+            algo: self.algo.as_deref().map(Algo::list).transpose()?,
             ..qcc_passes::Options::default()
         };
+        passes.gptq.act_order = self.act_order;
         if let Some(h) = &self.head {
             passes.head = Scheme::named(h)?;
         }

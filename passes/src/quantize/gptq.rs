@@ -1,0 +1,468 @@
+//! GPTQ: rounding column by column, each error made good by the columns that follow.
+//!
+//! ```text
+//! H = 2·XᵀX + λ·I      λ = damping · mean diagonal       RᵀR = H⁻¹, R upper triangular
+//! for each column j:   q_j = quantize(w_j);   e_j = (w_j − q_j) / R_jj;   w_t −= e_j · R_jt, t > j
+//! loss = Σ e_j² / 2
+//! ```
+//!
+//! (Frantar et al., "GPTQ", 2023, algorithm 1.) Columns are taken in blocks: inside a block the
+//! following columns are corrected at once, those behind it when the block is done. A column
+//! whose input is always 0 gets the weight 0. `act-order` takes columns with large `H_jj` first;
+//! it needs scales that are known before ([`Params::Fixed`]), as a group then has no place.
+//! With [`Params::Natural`] a group's scale is that of the corrected weights when the group is
+//! reached, as in the reference.
+//!
+//! Rows do not depend on each other, so they are cut among threads; sums are per row. Weights
+//! are f32, the factor is computed in f64.
+
+use super::cholesky::inverse_factor;
+use super::grid::fit;
+use super::scheme::QuantSpec;
+use crate::weights::Quantizer;
+use qcc_ir::format::{FormatError, IntRange, QuantFormat};
+
+/// Columns whose corrections wait for the end of their block, at most.
+const BLOCK: usize = 128;
+/// Rows that a thread takes at a time.
+const ROWS: usize = 32;
+/// Columns that are corrected together, so that the factor's rows stay in the cache.
+const TILE: usize = 512;
+/// How often the damping is raised tenfold before a Hessian is given up.
+const RAISES: usize = 4;
+
+/// A weight matrix `[n, k]`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Matrix<'a> {
+    pub(super) w: &'a [f32],
+    pub(super) n: usize,
+    pub(super) k: usize,
+}
+
+/// Where scales come from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Params<'a> {
+    /// One per block of the weight, known before.
+    Fixed(&'a Quantizer),
+    /// From the corrected weights when the group is reached.
+    Natural,
+}
+
+/// What is done beyond the equations.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Gptq {
+    /// Share of the mean diagonal that is added to the diagonal.
+    pub(super) damping: f64,
+    /// Whether columns with large diagonals come first.
+    pub(super) act_order: bool,
+    /// Threads.
+    pub(super) threads: usize,
+}
+
+/// Codes, scales and zero points by row, and the loss.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Rounded {
+    pub(super) codes: Vec<i32>,
+    pub(super) scales: Vec<f32>,
+    pub(super) zeros: Vec<i32>,
+    pub(super) loss: f64,
+    /// The damping that was needed.
+    pub(super) damping: f64,
+}
+
+/// How codes are made, the same for all rows.
+struct Plan<'a> {
+    k: usize,
+    group: usize,
+    factor: Vec<f32>,
+    order: Vec<usize>,
+    spec: QuantSpec,
+    format: QuantFormat,
+    levels: IntRange,
+    fixed: Option<&'a Quantizer>,
+}
+
+impl Gptq {
+    /// Rounds a matrix whose inputs have the Gram matrix `gram` (`XᵀX`, row-major `[k, k]`), in
+    /// groups of `group` columns. `None` when the Hessian stays singular at any damping.
+    ///
+    /// # Errors
+    /// When a weight is NaN or infinite.
+    pub(super) fn round(
+        &self,
+        m: Matrix<'_>,
+        gram: &[f64],
+        spec: QuantSpec,
+        group: usize,
+        params: Params<'_>,
+    ) -> Result<Option<Rounded>, FormatError> {
+        let k = m.k;
+        let fixed = match params {
+            Params::Fixed(q) => Some(q),
+            Params::Natural => None,
+        };
+        let Some(levels) = spec.levels() else {
+            return Err(FormatError::NotInteger(spec.storage));
+        };
+        let dead: Vec<bool> = (0..k).map(|j| gram[j * k + j] == 0.0).collect();
+        let order = self.order(gram, k);
+        let Some((factor, damping)) = self.factor(gram, &dead, &order) else {
+            return Ok(None);
+        };
+        let plan = Plan {
+            k,
+            group: group.min(k).max(1),
+            factor,
+            order,
+            spec,
+            format: spec.format()?,
+            levels,
+            fixed,
+        };
+        let mut rows = self.all_rows(&plan, m, &dead)?;
+        let mut out = Rounded {
+            codes: Vec::with_capacity(m.n * k),
+            scales: Vec::new(),
+            zeros: Vec::new(),
+            loss: 0.0,
+            damping,
+        };
+        for r in &mut rows {
+            out.codes.append(&mut r.codes);
+            out.scales.append(&mut r.scales);
+            out.zeros.append(&mut r.zeros);
+            out.loss += r.loss;
+        }
+        Ok(Some(out))
+    }
+
+    /// Columns in the order in which they are rounded.
+    fn order(&self, gram: &[f64], k: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..k).collect();
+        if self.act_order {
+            order.sort_by(|a, b| gram[b * k + b].total_cmp(&gram[a * k + a]));
+        }
+        order
+    }
+
+    /// `R` in f32 for the columns in order, and the damping that it took.
+    fn factor(&self, gram: &[f64], dead: &[bool], order: &[usize]) -> Option<(Vec<f32>, f64)> {
+        let k = order.len();
+        let diagonal = |j: usize| match dead[j] {
+            true => 1.0,
+            false => 2.0 * gram[j * k + j],
+        };
+        let mean = (0..k).map(diagonal).sum::<f64>() / k.max(1) as f64;
+        let mut damping = self.damping;
+        for _ in 0..=RAISES {
+            let mut h = Vec::with_capacity(k * k);
+            for a in order {
+                let row = &gram[a * k..][..k];
+                h.extend(order.iter().map(|b| match a == b {
+                    true => diagonal(*a) + damping * mean,
+                    false => 2.0 * row[*b],
+                }));
+            }
+            if let Some(r) = inverse_factor(&h, k) {
+                return Some((r.into_iter().map(|v| v as f32).collect(), damping));
+            }
+            damping = (damping * 10.0).max(1e-6);
+        }
+        None
+    }
+
+    /// All rows, some to each thread.
+    fn all_rows(
+        &self,
+        plan: &Plan<'_>,
+        m: Matrix<'_>,
+        dead: &[bool],
+    ) -> Result<Vec<Rows>, FormatError> {
+        let chunks: Vec<(usize, &[f32])> = m.w.chunks(ROWS * m.k.max(1)).enumerate().collect();
+        let work = |part: &[(usize, &[f32])]| -> Result<Vec<Rows>, FormatError> {
+            let rows = part.iter().map(|(i, w)| plan.rows(i * ROWS, w, dead));
+            rows.collect()
+        };
+        let share = chunks.len().div_ceil(self.threads.max(1)).max(1);
+        let parts: Vec<Result<Vec<Rows>, FormatError>> = std::thread::scope(|s| {
+            let threads: Vec<_> = chunks.chunks(share).map(|p| s.spawn(|| work(p))).collect();
+            threads
+                .into_iter()
+                .map(|t| t.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
+                .collect()
+        });
+        let mut all = Vec::with_capacity(chunks.len());
+        for p in parts {
+            all.extend(p?);
+        }
+        Ok(all)
+    }
+}
+
+/// Some rows that are done.
+struct Rows {
+    codes: Vec<i32>,
+    scales: Vec<f32>,
+    zeros: Vec<i32>,
+    loss: f64,
+}
+
+impl Plan<'_> {
+    /// Groups of a row.
+    fn groups(&self) -> usize {
+        self.k.div_ceil(self.group)
+    }
+
+    /// Rounds the rows from `first` on.
+    fn rows(&self, first: usize, w: &[f32], dead: &[bool]) -> Result<Rows, FormatError> {
+        let (k, groups) = (self.k, self.groups());
+        let count = w.len() / k;
+        let mut w: Vec<f32> = (0..w.len())
+            .map(|i| {
+                let j = self.order[i % k];
+                if dead[j] { 0.0 } else { w[i / k * k + j] }
+            })
+            .collect();
+        let mut out = Rows {
+            codes: vec![0; w.len()],
+            scales: vec![1.0; count * groups],
+            zeros: vec![0; count * groups],
+            loss: 0.0,
+        };
+        if let Some(q) = self.fixed {
+            let at = first * groups..(first + count) * groups;
+            out.scales.copy_from_slice(&q.scales[at.clone()]);
+            if let Some(z) = &q.zeros {
+                out.zeros.copy_from_slice(&z[at]);
+            }
+        }
+        let mut errors = vec![0.0f32; count * BLOCK];
+        for from in (0..k).step_by(BLOCK) {
+            let to = k.min(from + BLOCK);
+            for row in 0..count {
+                let errors = &mut errors[row * BLOCK..][..to - from];
+                out.loss += self.block(row, &w[row * k..][..k], from, errors, &mut out)?;
+            }
+            self.correct(&mut w, &errors, from, to);
+        }
+        Ok(out)
+    }
+
+    /// Rounds the columns of a block in one row; gives its share of the loss.
+    fn block(
+        &self,
+        row: usize,
+        w: &[f32],
+        from: usize,
+        errors: &mut [f32],
+        out: &mut Rows,
+    ) -> Result<f64, FormatError> {
+        let (k, groups) = (self.k, self.groups());
+        let width = errors.len();
+        let mut own = w[from..from + width].to_vec();
+        let mut loss = 0.0;
+        for i in 0..width {
+            let (at, column) = (from + i, self.order[from + i]);
+            let group = row * groups + column / self.group;
+            if self.fixed.is_none() && at.is_multiple_of(self.group) {
+                let values = &w[at..k.min(at + self.group)];
+                let (lo, hi) = bounds(values);
+                (out.scales[group], out.zeros[group]) = fit(&self.spec, lo, hi)?;
+            }
+            let (scale, zero) = (out.scales[group], out.zeros[group]);
+            let code = self.format.quantize(own[i], scale, zero);
+            let code = code.clamp(self.levels.min, self.levels.max);
+            out.codes[row * k + column] = code;
+            let factor = &self.factor[at * k..][..k];
+            let error = (own[i] - self.format.dequantize(code, scale, zero)) / factor[at];
+            errors[i] = error;
+            loss += f64::from(error) * f64::from(error) / 2.0;
+            let behind = &factor[at + 1..from + width];
+            for (v, r) in own[i + 1..].iter_mut().zip(behind) {
+                *v -= error * r;
+            }
+        }
+        Ok(loss)
+    }
+
+    /// Takes a block's errors off the columns behind it.
+    fn correct(&self, w: &mut [f32], errors: &[f32], from: usize, to: usize) {
+        let k = self.k;
+        for tile in (to..k).step_by(TILE) {
+            let end = k.min(tile + TILE);
+            for (row, errors) in w.chunks_mut(k).zip(errors.chunks(BLOCK)) {
+                let row = &mut row[tile..end];
+                for (j, e) in (from..to).zip(errors) {
+                    let factor = &self.factor[j * k + tile..j * k + end];
+                    for (v, r) in row.iter_mut().zip(factor) {
+                        *v -= e * r;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The least and greatest value; NaN where there is one.
+pub(super) fn bounds(v: &[f32]) -> (f32, f32) {
+    v.iter()
+        .fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), x| {
+            match x.is_nan() || l.is_nan() {
+                true => (f32::NAN, f32::NAN),
+                false => (l.min(*x), h.max(*x)),
+            }
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Scheme;
+    use super::*;
+    use qcc_ir::eval::normal;
+
+    /// One case of `tests/quant_refs/gptq.py`.
+    struct Case {
+        name: &'static str,
+        n: usize,
+        k: usize,
+        scheme: String,
+        group: usize,
+        fixed: bool,
+        act_order: bool,
+        loss: f64,
+        codes: Vec<i32>,
+    }
+
+    fn cases() -> Vec<Case> {
+        let text = include_str!("../../../tests/quant_refs/gptq.txt");
+        let case = |line: &'static str| {
+            let f: Vec<&str> = line.split(' ').collect();
+            let number = |i: usize| f[i].parse::<usize>().unwrap();
+            let flag = |i: usize| f[i] == "1";
+            let (half, grid) = match flag(5) {
+                true => (8, "sym"),
+                false => (0, "asym"),
+            };
+            let digits = f[9].chars().map(|c| c.to_digit(16).unwrap() as i32 - half);
+            Case {
+                name: f[0],
+                n: number(1),
+                k: number(2),
+                scheme: format!("w{}a16-{grid}", f[3]),
+                group: number(4),
+                fixed: flag(6),
+                act_order: flag(7),
+                loss: f[8].parse().unwrap(),
+                codes: digits.collect(),
+            }
+        };
+        text.lines().map(case).collect()
+    }
+
+    /// The weights and the Gram matrix of `inputs` there.
+    fn inputs(n: usize, k: usize, tokens: usize) -> (Vec<f32>, Vec<f64>) {
+        let w = normal(1, 1.0, n * k)
+            .into_iter()
+            .map(|v| v as f32)
+            .collect();
+        let z = normal(2, 1.0, tokens * k);
+        let mut x = z.clone();
+        for t in 0..tokens {
+            for j in 0..k {
+                x[t * k + j] += 1.5 * z[t * k + (7 * j + 3) % k];
+            }
+            for j in [1, k / 2, k - 2] {
+                x[t * k + j] *= 20.0;
+            }
+            x[t * k + 5] = 0.0;
+        }
+        let mut gram = vec![0.0; k * k];
+        for row in x.chunks(k) {
+            for (g, a) in gram.chunks_mut(k).zip(row) {
+                g.iter_mut().zip(row).for_each(|(g, b)| *g += a * b);
+            }
+        }
+        (w, gram)
+    }
+
+    fn run(c: &Case, threads: usize) -> Rounded {
+        let (w, gram) = inputs(c.n, c.k, 256);
+        let (spec, _) = Scheme::named(&c.scheme)
+            .unwrap()
+            .weights
+            .unwrap()
+            .resolved(true);
+        let m = Matrix {
+            w: &w,
+            n: c.n,
+            k: c.k,
+        };
+        let mut live = w.clone();
+        live.chunks_mut(c.k).for_each(|row| row[5] = 0.0);
+        let weight = crate::weights::inline_f32("w".into(), vec![c.n as u64, c.k as u64], &live);
+        let block = qcc_ir::format::BlockShape::group(2, c.group as u64);
+        let fixed = super::super::rtn::quantizer(&weight, &spec, block).unwrap();
+        let gptq = Gptq {
+            damping: 0.01,
+            act_order: c.act_order,
+            threads,
+        };
+        let params = match c.fixed {
+            true => Params::Fixed(&fixed),
+            false => Params::Natural,
+        };
+        gptq.round(m, &gram, spec, c.group, params)
+            .unwrap()
+            .unwrap()
+    }
+
+    #[test]
+    fn loss_and_codes_are_those_of_the_reference() {
+        for c in cases() {
+            let got = run(&c, 1);
+            let off = (got.loss - c.loss).abs() / c.loss;
+            assert!(off < 1e-3, "{}: loss {} for {}", c.name, got.loss, c.loss);
+            let same = got
+                .codes
+                .iter()
+                .zip(&c.codes)
+                .filter(|(a, b)| a == b)
+                .count();
+            let share = same as f64 / c.codes.len() as f64;
+            assert!(share > 0.995, "{}: {share} of the codes agree", c.name);
+        }
+    }
+
+    #[test]
+    fn threads_change_nothing() {
+        let c = Case {
+            n: 100,
+            ..cases().remove(3)
+        };
+        assert_eq!(run(&c, 1), run(&c, 3));
+    }
+
+    #[test]
+    fn a_singular_hessian_is_damped_and_one_without_numbers_given_up() {
+        let (spec, _) = Scheme::named("w4a16-asym")
+            .unwrap()
+            .weights
+            .unwrap()
+            .resolved(true);
+        let gptq = Gptq {
+            damping: 0.0,
+            act_order: false,
+            threads: 1,
+        };
+        let w = [0.1, 0.7, -0.3, 0.2];
+        let round = |gram: &[f64], w: &[f32]| {
+            gptq.round(Matrix { w, n: 2, k: 2 }, gram, spec, 2, Params::Natural)
+        };
+        let r = round(&[1.0, 1.0, 1.0, 1.0], &w).unwrap().unwrap();
+        assert!(r.damping > 0.0 && r.loss.is_finite());
+        let dead = round(&[0.0; 4], &w).unwrap().unwrap();
+        assert_eq!((dead.codes, dead.scales), (vec![0; 4], vec![1.0; 2]));
+        assert_eq!(round(&[f64::NAN; 4], &w).unwrap(), None);
+        assert!(round(&[1.0, 0.0, 0.0, 1.0], &[f32::NAN; 4]).is_err());
+    }
+}

@@ -1,0 +1,138 @@
+//! The weight methods, and which of them a layer gets.
+//!
+//! | name | what it does | needs data |
+//! |---|---|---|
+//! | `rtn` | rounds to nearest | |
+//! | `mse` | clips the ranges of groups ([`clip`](super::clip), on the weights alone) | |
+//! | `awq` | scales input channels ([`awq`](super::awq)), then clips on the layer's outputs | yes |
+//! | `gptq` | makes each rounding error good by the columns behind it ([`gptq`](super::gptq)) | yes |
+//!
+//! `awq` and `gptq` combine: first the scales and ranges of the one, then the rounding of the
+//! other. Without a choice, integer weights of at most 4 bits get `awq,gptq` with calibration
+//! data and `mse` without; all others `rtn`.
+
+use super::scheme::QuantSpec;
+use qcc_ir::diag::{Class, Diagnostic, Result};
+
+/// A weight method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Algo {
+    /// Round to nearest.
+    Rtn,
+    /// Ranges of groups by the error of the weights.
+    Mse,
+    /// Scales of input channels and ranges of groups by the error of outputs.
+    Awq,
+    /// Rounding column by column.
+    Gptq,
+}
+
+const NAMES: [(&str, Algo); 4] = [
+    ("rtn", Algo::Rtn),
+    ("mse", Algo::Mse),
+    ("awq", Algo::Awq),
+    ("gptq", Algo::Gptq),
+];
+
+impl Algo {
+    /// The methods of a list of names with commas between.
+    ///
+    /// # Errors
+    /// `Q0047` for an unknown name, or methods that do not combine.
+    pub fn list(names: &str) -> Result<Vec<Algo>> {
+        let bad = |message: String| {
+            Err(Diagnostic::error(47, Class::Usage, message)
+                .hint("weight methods are rtn, mse, awq, gptq, and awq,gptq together"))
+        };
+        let mut out = Vec::new();
+        for name in names.split(',') {
+            match NAMES.iter().find(|(n, _)| *n == name) {
+                Some((_, a)) if !out.contains(a) => out.push(*a),
+                Some(_) => return bad(format!("`{name}` is named twice")),
+                None => return bad(format!("there is no weight method `{name}`")),
+            }
+        }
+        out.sort_unstable();
+        match out.as_slice() {
+            [_] | [Algo::Awq, Algo::Gptq] | [Algo::Mse, Algo::Gptq] => Ok(out),
+            _ => bad(format!("`{names}` do not combine")),
+        }
+    }
+
+    /// The name.
+    pub fn name(self) -> &'static str {
+        NAMES
+            .iter()
+            .find(|(_, a)| *a == self)
+            .map_or("", |(n, _)| n)
+    }
+}
+
+/// The methods of one layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Methods {
+    pub(crate) mse: bool,
+    pub(crate) awq: bool,
+    pub(crate) gptq: bool,
+}
+
+impl Methods {
+    /// Those for weights of this form.
+    pub(crate) fn of(chosen: Option<&[Algo]>, spec: &QuantSpec, data: bool) -> Self {
+        if !spec.storage.is_int() {
+            return Methods::default();
+        }
+        let has = |a| chosen.is_some_and(|c| c.contains(&a));
+        match (chosen, spec.bits <= 4) {
+            (Some(_), _) => Methods {
+                mse: has(Algo::Mse),
+                awq: has(Algo::Awq),
+                gptq: has(Algo::Gptq),
+            },
+            (None, true) => Methods {
+                mse: !data,
+                awq: data,
+                gptq: data,
+            },
+            (None, false) => Methods::default(),
+        }
+    }
+
+    /// Whether they need calibration data.
+    pub(crate) fn need_data(self) -> bool {
+        self.awq || self.gptq
+    }
+
+    /// Whether they give something that rounding to nearest does not.
+    pub(crate) fn any(self) -> bool {
+        self.mse || self.need_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Scheme;
+    use super::*;
+
+    #[test]
+    fn lists() {
+        assert_eq!(Algo::list("rtn").unwrap(), [Algo::Rtn]);
+        assert_eq!(Algo::list("gptq,awq").unwrap(), [Algo::Awq, Algo::Gptq]);
+        for bad in ["", "awq,", "awq,awq", "rtn,gptq", "mse,awq", "hqqq"] {
+            assert_eq!(Algo::list(bad).unwrap_err().code(), "Q0047", "{bad}");
+        }
+    }
+
+    #[test]
+    fn defaults_depend_on_bits_and_data() {
+        let of = |name: &str, data| {
+            let s = Scheme::named(name).unwrap();
+            let m = Methods::of(None, &s.weights.unwrap().resolved(data).0, data);
+            (m.mse, m.awq, m.gptq)
+        };
+        assert_eq!(of("int4", true), (false, true, true));
+        assert_eq!(of("int4", false), (true, false, false));
+        assert_eq!(of("int8", true), (false, false, false));
+        assert_eq!(of("fp8", false), (false, false, false));
+    }
+}

@@ -1,0 +1,258 @@
+//! Calibration data on its way through a module, layer by layer.
+//!
+//! Every sample is run once, in pieces: from one group of layers (those that read the same value)
+//! to the next. Between the pieces only the values that later ops need are held. The caller sees
+//! the input of each group before the group runs, and may give its layers other weights, with
+//! which everything behind them is then computed: so a weight method sees the inputs that the
+//! quantized model will have.
+//!
+//! Batches are run in order and each gives its own results, so nothing depends on threads.
+
+use super::assign::Assigned;
+use super::part::{Part, Swap, is_source};
+use qcc_ir::Tensor;
+use qcc_ir::diag::{Class, Diagnostic, Result};
+use qcc_ir::exec::{Executor, Prepared};
+use qcc_ir::format::decode_slice;
+use qcc_ir::graph::{Def, Func, Module, OpId, ValueId, Weight};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Calibration data in batches.
+pub trait Samples {
+    /// How many batches there are.
+    fn batches(&self) -> usize;
+
+    /// One tensor for each parameter of the entry function.
+    ///
+    /// # Errors
+    /// When the data cannot be read.
+    fn batch(&self, index: usize) -> Result<Vec<Tensor>>;
+}
+
+/// Layers that read the same value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    /// What they read.
+    pub(crate) input: ValueId,
+    /// Their positions in the list that was given.
+    pub(crate) members: Vec<usize>,
+    /// How many ops of the function must have run before the input is known.
+    after: usize,
+}
+
+/// The linear layers among those given, by their input, in the order in which inputs are computed.
+pub(crate) fn groups(f: &Func, layers: &[Assigned]) -> Vec<Group> {
+    let mut by_input: BTreeMap<(usize, ValueId), Vec<usize>> = BTreeMap::new();
+    for (i, l) in layers.iter().enumerate().filter(|(_, l)| !l.site.conv) {
+        let after = match f.value(l.site.input).def {
+            Def::Param(_) => 0,
+            Def::Result(op, _) => op.index() + 1,
+        };
+        by_input.entry((after, l.site.input)).or_default().push(i);
+    }
+    let group = |((after, input), members)| Group {
+        input,
+        members,
+        after,
+    };
+    by_input.into_iter().map(group).collect()
+}
+
+/// What is seen of a group's input in one batch.
+pub(crate) struct Seen<'a> {
+    /// The input.
+    x: &'a Tensor,
+    /// `XᵀX` of its rows, row-major.
+    pub(crate) gram: &'a [f32],
+    /// Which positions a mask leaves, where each has equally many rows.
+    keep: Option<Vec<bool>>,
+}
+
+impl Seen<'_> {
+    /// The rows that no mask excludes, one after another.
+    pub(crate) fn rows(&self, channels: usize) -> Result<Vec<f32>> {
+        let all = floats(self.x)?;
+        let Some(keep) = self.keep.as_ref().filter(|k| !k.is_empty()) else {
+            return Ok(all);
+        };
+        let channels = channels.max(1);
+        let each = (all.len() / channels / keep.len()).max(1) * channels;
+        let rows = all.chunks(each).zip(keep).filter(|(_, k)| **k);
+        Ok(rows.flat_map(|(r, _)| r).copied().collect())
+    }
+}
+
+/// The samples at a place of the function.
+pub(crate) struct Stream<'a> {
+    module: Module,
+    executor: &'a dyn Executor,
+    /// Values that later ops need, by batch; the parameters always.
+    states: Vec<BTreeMap<ValueId, Tensor>>,
+    known: BTreeSet<ValueId>,
+    swaps: BTreeMap<OpId, Swap>,
+    mask: Option<ValueId>,
+}
+
+impl<'a> Stream<'a> {
+    /// All samples at the beginning of the entry function.
+    ///
+    /// # Errors
+    /// When the data cannot be read.
+    pub(crate) fn new(
+        module: &Module,
+        executor: &'a dyn Executor,
+        samples: &dyn Samples,
+    ) -> Result<Self> {
+        let params = &module.funcs[0].params;
+        let mut states = Vec::with_capacity(samples.batches());
+        for i in 0..samples.batches() {
+            states.push(params.iter().copied().zip(samples.batch(i)?).collect());
+        }
+        Ok(Stream {
+            mask: crate::calibrate::mask(&module.funcs[0]).map(|i| params[i]),
+            module: module.clone(),
+            executor,
+            states,
+            known: BTreeSet::new(),
+            swaps: BTreeMap::new(),
+        })
+    }
+
+    /// Batches.
+    pub(crate) fn batches(&self) -> usize {
+        self.states.len()
+    }
+
+    /// Runs up to a group's input and shows it, batch by batch.
+    ///
+    /// # Errors
+    /// What the executor or `see` reports.
+    pub(crate) fn advance(
+        &mut self,
+        group: &Group,
+        see: &mut dyn FnMut(Seen<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let f = &self.module.funcs[0];
+        let keep = needed_later(f, group);
+        let fresh: Vec<ValueId> = keep.difference(&self.known).copied().collect();
+        let mut wanted = fresh.clone();
+        wanted.push(group.input);
+        let mut part = Part::new(&self.module, &self.known, &wanted, &self.swaps)?;
+        let counts = crate::calibrate::has_row_per_position(f, group.input);
+        let mask = self.mask.filter(|_| counts);
+        let gram = part.gram(f, group.input, mask)?;
+        let mut results = Vec::with_capacity(wanted.len() + 1);
+        for v in &wanted {
+            results.push(part.value(f, *v)?);
+        }
+        results.push(gram);
+        let inputs = part.inputs.clone();
+        let part = part.finish(&results);
+        let mut ready = self.executor.prepare(&part, &[])?;
+        for state in &mut self.states {
+            let given = arguments(f, state, &inputs)?;
+            let mut out = ready.run(&given, &mut |_, _| ())?;
+            let (gram, x) = (out.pop(), out.pop());
+            let (Some(gram), Some(x)) = (gram, x) else {
+                return Err(missing("a result"));
+            };
+            let mask = mask.and_then(|m| state.get(&m));
+            see(Seen {
+                x: &x,
+                gram: gram.as_slice()?,
+                keep: mask.map(crate::calibrate::positions).transpose()?,
+            })?;
+            state.retain(|v, _| keep.contains(v) || matches!(f.value(*v).def, Def::Param(_)));
+            state.extend(fresh.iter().copied().zip(out));
+        }
+        self.known = keep;
+        Ok(())
+    }
+
+    /// From here on, a layer has this weight.
+    pub(crate) fn replace(&mut self, layer: OpId, weight: Weight) {
+        let id = self.module.add_weight(weight);
+        self.swaps.insert(layer, Swap::Weight(id));
+    }
+
+    /// The function from where the samples are to these values, the weights of `layers` (which
+    /// come in the order of their ops) being arguments.
+    ///
+    /// # Errors
+    /// When a value does not follow.
+    pub(crate) fn block(&self, layers: &[OpId], outputs: &[ValueId]) -> Result<Block> {
+        let mut swaps = self.swaps.clone();
+        swaps.extend(layers.iter().map(|l| (*l, Swap::Param)));
+        let part = Part::new(&self.module, &self.known, outputs, &swaps)?;
+        let f = &self.module.funcs[0];
+        let results: Result<Vec<ValueId>> = outputs.iter().map(|v| part.value(f, *v)).collect();
+        Ok(Block {
+            inputs: part.inputs.clone(),
+            module: part.finish(&results?),
+        })
+    }
+
+    /// The arguments of a block in one batch, without the weights.
+    ///
+    /// # Errors
+    /// When the block is one of another place.
+    pub(crate) fn arguments(&self, block: &Block, batch: usize) -> Result<Vec<Tensor>> {
+        arguments(&self.module.funcs[0], &self.states[batch], &block.inputs)
+    }
+
+    /// Makes a block ready to run.
+    ///
+    /// # Errors
+    /// What the executor reports.
+    pub(crate) fn prepare<'b>(&self, block: &'b Block) -> Result<Box<dyn Prepared + 'b>> {
+        self.executor.prepare(&block.module, &[])
+    }
+}
+
+/// A function of values at a place and of weights.
+pub(crate) struct Block {
+    inputs: Vec<ValueId>,
+    module: Module,
+}
+
+/// Values defined before the group's layers run that an op behind them, or a result, reads. The
+/// group's input is one of them as long as anything reads it.
+fn needed_later(f: &Func, group: &Group) -> BTreeSet<ValueId> {
+    let before = |v: &ValueId| match f.value(*v).def {
+        Def::Param(_) => false,
+        Def::Result(op, _) => op.index() < group.after && !is_source(f, *v),
+    };
+    let read = f.ops[group.after..].iter().flat_map(|op| &op.operands);
+    let returned = f.results.iter().map(|(_, v)| v);
+    read.chain(returned)
+        .filter(|v| before(v))
+        .copied()
+        .collect()
+}
+
+fn arguments(
+    f: &Func,
+    state: &BTreeMap<ValueId, Tensor>,
+    inputs: &[ValueId],
+) -> Result<Vec<Tensor>> {
+    let get = |v: &ValueId| {
+        let name = || missing(&format!("%{}", f.value(*v).name));
+        state.get(v).cloned().ok_or_else(name)
+    };
+    f.params.iter().chain(inputs).map(get).collect()
+}
+
+fn missing(what: &str) -> Diagnostic {
+    Diagnostic::error(914, Class::Internal, format!("{what} is missing"))
+}
+
+/// The elements of a float tensor as f32.
+///
+/// # Errors
+/// When it holds none.
+pub(crate) fn floats(t: &Tensor) -> Result<Vec<f32>> {
+    let mut v = vec![0.0; t.numel()];
+    decode_slice(t.dtype(), t.bytes(), &mut v)
+        .map_err(|e| Diagnostic::error(520, Class::Input, e.to_string()))?;
+    Ok(v)
+}

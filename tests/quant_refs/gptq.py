@@ -1,0 +1,112 @@
+"""Reference of GPTQ in NumPy, written from the paper; prints gptq.txt.
+
+    python tests/quant_refs/gptq.py > tests/quant_refs/gptq.txt
+
+Weights are [n, k], the rows of x are tokens. Everything is computed as the published
+implementation does: H = 2 XᵀX, damping added to the diagonal, the upper Cholesky factor of the
+inverse, blocks of 128 columns, the loss summed over (w - q)² / d² / 2. Numbers come from the
+generator that the tests use too (SplitMix64, twelve uniforms summed), so only results are stored:
+one line per case with the loss and one hexadecimal digit per code.
+"""
+
+import numpy as np
+
+MASK = (1 << 64) - 1
+
+
+def normal(seed, n):
+    state, out = seed, np.empty(n)
+    for i in range(n):
+        total = 0.0
+        for _ in range(12):
+            state = (state + 0x9E3779B97F4A7C15) & MASK
+            z = state
+            z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+            z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+            z ^= z >> 31
+            total += (z >> 11) / float(1 << 53)
+        out[i] = total - 6.0
+    return out
+
+
+def inputs(n, k, tokens):
+    """Correlated inputs with three channels of outliers and one that is always 0."""
+    w = normal(1, n * k).reshape(n, k).astype(np.float32)
+    z = normal(2, tokens * k).reshape(tokens, k)
+    x = z.copy()
+    for j in range(k):
+        x[:, j] += 1.5 * z[:, (7 * j + 3) % k]
+    x[:, [1, k // 2, k - 2]] *= 20.0
+    x[:, 5] = 0.0
+    return w, x
+
+
+def fit(v, bits, sym):
+    top = np.float32(2**bits - 1)
+    if sym:
+        absmax = np.abs(v).max(axis=1)
+        scale = absmax / (top / np.float32(2))
+        zero = np.full_like(scale, 2 ** (bits - 1))
+    else:
+        low, high = np.minimum(v.min(axis=1), 0), np.maximum(v.max(axis=1), 0)
+        scale = (high - low) / top
+        scale = np.where(scale == 0, np.float32(1), scale)
+        zero = np.round(np.clip(-low / scale, 0, top))
+    return np.where(scale == 0, np.float32(1), scale).astype(np.float32), zero.astype(np.float32)
+
+
+def gptq(w, x, bits, group, sym, static, act_order, percdamp=0.01, block=128):
+    w = w.copy()
+    n, k = w.shape
+    h = 2.0 * x.T @ x
+    dead = np.diag(h) == 0
+    h[dead, dead] = 1
+    w[:, dead] = 0
+    group = min(group, k)
+    fixed = [fit(w[:, g : g + group], bits, sym) for g in range(0, k, group)]
+    perm = np.arange(k)
+    if act_order:
+        # The dead column counts as 0 in the order.
+        diagonal = np.where(dead, 0, np.diag(h))
+        perm = np.argsort(-diagonal, kind="stable")
+    w, h = w[:, perm], h[np.ix_(perm, perm)]
+    h[np.arange(k), np.arange(k)] += percdamp * np.mean(np.diag(h))
+    factor = np.linalg.cholesky(np.linalg.inv(h)).T.astype(np.float32)
+    codes, loss = np.zeros((n, k), dtype=np.int64), 0.0
+    for i1 in range(0, k, block):
+        i2 = min(i1 + block, k)
+        w1, err = w[:, i1:i2].copy(), np.zeros((n, i2 - i1), dtype=np.float32)
+        for i in range(i2 - i1):
+            at = i1 + i
+            d = factor[at, at]
+            if static or act_order:
+                scale, zero = fixed[perm[at] // group]
+            elif at % group == 0:
+                scale, zero = fit(w[:, at : at + group], bits, sym)
+            q = np.clip(np.round(w1[:, i] / scale) + zero, 0, 2**bits - 1)
+            real = (q - zero) * scale
+            codes[:, perm[at]] = q
+            e = (w1[:, i] - real) / d
+            loss += float(np.sum(e.astype(np.float64) ** 2) / 2)
+            w1[:, i:] -= np.outer(e, factor[at, at:i2])
+            err[:, i] = e
+        w[:, i2:] -= err @ factor[i1:i2, i2:]
+    return loss, codes
+
+
+CASES = [
+    ("natural", 16, 96, 4, 32, False, False, False),
+    ("static", 16, 96, 4, 32, False, True, False),
+    ("act-order", 16, 96, 4, 32, False, True, True),
+    ("short-group", 8, 192, 4, 128, False, False, False),
+    ("symmetric", 8, 192, 4, 128, True, False, False),
+    ("three-bits", 8, 192, 3, 64, False, False, False),
+    ("channel", 8, 160, 4, 160, False, False, False),
+]
+
+if __name__ == "__main__":
+    for name, n, k, bits, group, sym, static, order in CASES:
+        w, x = inputs(n, k, 256)
+        loss, codes = gptq(w, x, bits, group, sym, static, order)
+        text = "".join(f"{c:x}" for c in codes.flatten())
+        print(name, n, k, bits, group, int(sym), int(static), int(order), f"{loss:.9g}", text)
