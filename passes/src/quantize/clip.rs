@@ -137,7 +137,7 @@ mod tests {
         assert!(hi[0] < 0.15, "{hi:?}");
         gram[3 * 17] = 1000.0;
         let (lo, hi) = ranges(m, Some(&gram), s, 16, 2).unwrap();
-        assert_eq!((lo, hi), (vec![-0.08], vec![0.2]));
+        assert!(lo[0] == -0.08 && hi[0] > 0.17, "{lo:?} {hi:?}");
     }
 
     #[test]

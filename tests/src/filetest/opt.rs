@@ -6,10 +6,11 @@
 use super::data::{Outputs, Tolerance, inputs, results, samples, show};
 use super::options::Settings;
 use super::{Command, Filetest, expect};
+use qcc_ir::Tensor;
 use qcc_ir::eval::weight_tensor;
 use qcc_ir::graph::{Module, WeightData};
 use qcc_ir::ledger::Decision;
-use qcc_passes::{Calibrator, Manager, PassContext, Statistics, registry};
+use qcc_passes::{Calibrator, Manager, PassContext, Samples, Statistics, registry};
 
 pub(super) struct Opt;
 
@@ -28,7 +29,11 @@ impl Command for Opt {
         let before = args.as_ref().map(|a| results(&module, a)).transpose()?;
         let passes = registry::parse_list(&file.args).map_err(|d| d.to_string())?;
         let mut ctx = PassContext::new(&settings.passes);
-        ctx.statistics = calibrate(file, &module)?;
+        let held = Held(samples(file, &module)?);
+        let cpu = super::run::cpu();
+        ctx.statistics = calibrate(&held.0, &module)?;
+        ctx.samples = Some(&held);
+        ctx.executor = Some(&cpu);
         let after = match Manager::new(passes).run(module, &mut ctx) {
             Ok(out) => out.module,
             Err(d) => {
@@ -52,16 +57,28 @@ impl Command for Opt {
     }
 }
 
+/// The samples of the `calib` directives.
+struct Held(Vec<Vec<Tensor>>);
+
+impl Samples for Held {
+    fn batches(&self) -> usize {
+        self.0.len()
+    }
+
+    fn batch(&self, index: usize) -> qcc_ir::diag::Result<Vec<Tensor>> {
+        Ok(self.0[index].clone())
+    }
+}
+
 /// Statistics from the `calib` directives, if there are any.
-fn calibrate(file: &Filetest, m: &Module) -> Result<Option<Statistics>, String> {
-    let samples = samples(file, m)?;
+fn calibrate(samples: &[Vec<Tensor>], m: &Module) -> Result<Option<Statistics>, String> {
     if samples.is_empty() {
         return Ok(None);
     }
     let show = |d: qcc_ir::Diagnostic| d.to_string();
     let mut calibrator = Calibrator::new(m, &super::run::cpu()).map_err(show)?;
     for s in samples {
-        calibrator.feed(&s).map_err(show)?;
+        calibrator.feed(s).map_err(show)?;
     }
     Ok(Some(calibrator.finish()))
 }
