@@ -125,7 +125,10 @@ impl Report {
         n.max(1)
     }
 
-    fn dram_bytes(&self, gpu: &Gpu) -> f64 {
+    /// Bytes that DRAM moves with this GPU's L2: the unique sectors, and what is read again and is
+    /// not there any more.
+    #[must_use]
+    pub fn dram_bytes(&self, gpu: &Gpu) -> f64 {
         let unique = (self.dram_read + self.dram_written) as f64;
         let again = ((self.l2_read + self.l2_written) as f64 - unique).max(0.0);
         let kept = (gpu.l2_mib * 1024.0 * 1024.0 / unique.max(1.0)).min(1.0);
