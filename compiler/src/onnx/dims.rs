@@ -183,6 +183,9 @@ impl Dims {
 
     /// What must be assumed for two dimensions to be equal; `None` if nothing makes them so.
     pub(super) fn make_equal(&self, a: &DimExpr, b: &DimExpr) -> Option<Assumption> {
+        if self.equal(a, b) == Some(false) {
+            return None;
+        }
         for (x, y) in [(a, b), (b, a)] {
             // min(s, n) against s: the model reads a table of n rows.
             if let Some(s) = x.as_sym() {
@@ -192,9 +195,6 @@ impl Dims {
                     return Some(Assumption::AtMost(s.to_string(), hi));
                 }
             }
-        }
-        if self.equal(a, b) == Some(false) {
-            return None;
         }
         let place = |e: &DimExpr| {
             e.as_sym()
