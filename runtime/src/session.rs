@@ -59,6 +59,22 @@ impl Session {
         let names = self.engine.outputs().iter().map(|p| p.name.clone());
         Ok(names.zip(results).collect())
     }
+
+    /// Microseconds that a GPU needs for the last run again, without the copies of inputs and
+    /// outputs: the mean of some repetitions, one straight after the other. None before the first
+    /// run, and on devices whose time says nothing (the simulator) or that keep no recording (the
+    /// processor).
+    ///
+    /// # Errors
+    /// `Q0732` if a kernel fails.
+    pub fn micros(&mut self, repetitions: u32) -> Result<Option<f64>> {
+        #[cfg(any(feature = "cuda", feature = "sim"))]
+        if let Some(session) = &mut self.gpu {
+            return session.micros(repetitions);
+        }
+        let _ = repetitions;
+        Ok(None)
+    }
 }
 
 /// The given inputs in the order of the ports.

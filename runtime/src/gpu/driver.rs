@@ -117,6 +117,15 @@ pub(crate) trait Recording: Send {
     /// # Errors
     /// `Q0732` if a kernel fails; a device may also report it at the next download.
     fn play(&mut self) -> Result<()>;
+
+    /// Microseconds that the device needs for playing once: the mean of some repetitions, one
+    /// straight after the other. None where time has no meaning.
+    ///
+    /// # Errors
+    /// As [`Recording::play`].
+    fn micros(&mut self, _repetitions: u32) -> Result<Option<f64>> {
+        Ok(None)
+    }
 }
 
 #[cfg(test)]

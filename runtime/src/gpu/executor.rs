@@ -210,6 +210,19 @@ impl GpuSession {
         Ok(results)
     }
 
+    /// Microseconds that the device needs for the last run again, without the copies of inputs and
+    /// outputs: the mean of some repetitions. None before the first run, and where time has no
+    /// meaning.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub(crate) fn micros(&mut self, repetitions: u32) -> Result<Option<f64>> {
+        match self.recorded.last_mut() {
+            Some(r) => r.recording.micros(repetitions),
+            None => Ok(None),
+        }
+    }
+
     /// Makes the commands for these sizes the last of the list.
     fn prepare(&mut self, engine: &GpuEngine, sizes: Sizes) -> Result<()> {
         if let Some(at) = self.recorded.iter().position(|r| r.sizes == sizes) {

@@ -118,6 +118,10 @@ impl Recording for CudaRecording {
     fn play(&mut self) -> Result<()> {
         self.0.replay()
     }
+
+    fn micros(&mut self, repetitions: u32) -> Result<Option<f64>> {
+        self.0.micros(repetitions).map(Some)
+    }
 }
 
 fn launch(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::api::check;
 use super::error::failed;
+use super::event::Event;
 use super::stream::Handle;
 
 /// A captured sequence of launches on the stream that captured it.
@@ -54,6 +55,23 @@ impl Graph {
         check("cuGraphLaunch", unsafe {
             sys::cuGraphLaunch(self.exec, self.handle.stream)
         })
+    }
+
+    /// Microseconds that the GPU takes for one replay: the mean of some, one straight after the
+    /// other.
+    ///
+    /// # Errors
+    /// As [`Graph::replay`], and a fault of what ran.
+    pub fn micros(&mut self, repetitions: u32) -> Result<f64> {
+        self.handle.gpu.enter()?;
+        let (start, end) = (Event::new()?, Event::new()?);
+        start.record(self.handle.stream)?;
+        for _ in 0..repetitions.max(1) {
+            self.replay()?;
+        }
+        end.record(self.handle.stream)?;
+        end.wait()?;
+        Ok(start.micros_until(&end)? / f64::from(repetitions.max(1)))
     }
 }
 
