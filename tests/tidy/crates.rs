@@ -38,7 +38,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("fakecuda", &["ptxsim"]),
     (
         "qcc-gpu-suite",
-        &["qcc-ir", "qcc-passes", "qcc-codegen", "qcc-runtime", "ptxsim", "fakecuda"],
+        &[
+            "qcc-ir",
+            "qcc-passes",
+            "qcc-codegen",
+            "qcc-runtime",
+            "ptxsim",
+            "fakecuda",
+        ],
     ),
 ];
 

@@ -47,11 +47,36 @@ const fn approx(name: &'static str, body: &'static str) -> Form {
 
 /// The table of forms.
 pub(crate) const FORMS: &[Form] = &[
-    form("cvt.rn.f16.f32", 80, "cvt.rn.f16.f32 %h0, %x;\ncvt.u32.u16 %y, %h0;", one_float),
-    form("cvt.rn.bf16.f32", 80, "cvt.rn.bf16.f32 %h0, %x;\ncvt.u32.u16 %y, %h0;", one_float),
-    form("cvt.f32.f16", 80, "cvt.u16.u32 %h0, %x;\ncvt.f32.f16 %y, %h0;", every_half),
-    form("cvt.rn.f16x2.f32", 80, "cvt.rn.f16x2.f32 %y, %x, %z;", two_floats),
-    form("cvt.rn.bf16x2.f32", 80, "cvt.rn.bf16x2.f32 %y, %x, %z;", two_floats),
+    form(
+        "cvt.rn.f16.f32",
+        80,
+        "cvt.rn.f16.f32 %h0, %x;\ncvt.u32.u16 %y, %h0;",
+        one_float,
+    ),
+    form(
+        "cvt.rn.bf16.f32",
+        80,
+        "cvt.rn.bf16.f32 %h0, %x;\ncvt.u32.u16 %y, %h0;",
+        one_float,
+    ),
+    form(
+        "cvt.f32.f16",
+        80,
+        "cvt.u16.u32 %h0, %x;\ncvt.f32.f16 %y, %h0;",
+        every_half,
+    ),
+    form(
+        "cvt.rn.f16x2.f32",
+        80,
+        "cvt.rn.f16x2.f32 %y, %x, %z;",
+        two_floats,
+    ),
+    form(
+        "cvt.rn.bf16x2.f32",
+        80,
+        "cvt.rn.bf16x2.f32 %y, %x, %z;",
+        two_floats,
+    ),
     form("cvt.rni.s32.f32", 80, "cvt.rni.s32.f32 %y, %x;", one_float),
     form("cvt.rzi.s32.f32", 80, "cvt.rzi.s32.f32 %y, %x;", one_float),
     form("cvt.rmi.s32.f32", 80, "cvt.rmi.s32.f32 %y, %x;", one_float),
@@ -99,17 +124,57 @@ pub(crate) const FORMS: &[Form] = &[
     form("max.NaN.f32", 80, "max.NaN.f32 %y, %x, %z;", two_floats),
     form("add.rn.f16x2", 80, "add.rn.f16x2 %y, %x, %z;", two_words),
     form("mul.rn.f16x2", 80, "mul.rn.f16x2 %y, %x, %z;", two_words),
-    form("fma.rn.f16x2", 80, "fma.rn.f16x2 %y, %x, %z, %x;", two_words),
-    form("fma.rn.bf16x2", 80, "fma.rn.bf16x2 %y, %x, %z, %x;", two_words),
+    form(
+        "fma.rn.f16x2",
+        80,
+        "fma.rn.f16x2 %y, %x, %z, %x;",
+        two_words,
+    ),
+    form(
+        "fma.rn.bf16x2",
+        80,
+        "fma.rn.bf16x2 %y, %x, %z, %x;",
+        two_words,
+    ),
     form("min.f16x2", 80, "min.f16x2 %y, %x, %z;", two_words),
     form("max.NaN.f16x2", 80, "max.NaN.f16x2 %y, %x, %z;", two_words),
-    form("prmt.b32", 80, "prmt.b32 %y, %x, 0x89abcdef, %z;", two_words),
-    form("lop3.b32.ea", 80, "lop3.b32 %y, %x, %z, 0x0f0f00ff, 0xea;", two_words),
-    form("lop3.b32.96", 80, "lop3.b32 %y, %x, %z, 0x0f0f00ff, 0x96;", two_words),
+    form(
+        "prmt.b32",
+        80,
+        "prmt.b32 %y, %x, 0x89abcdef, %z;",
+        two_words,
+    ),
+    form(
+        "lop3.b32.ea",
+        80,
+        "lop3.b32 %y, %x, %z, 0x0f0f00ff, 0xea;",
+        two_words,
+    ),
+    form(
+        "lop3.b32.96",
+        80,
+        "lop3.b32 %y, %x, %z, 0x0f0f00ff, 0x96;",
+        two_words,
+    ),
     form("dp4a.s32.s32", 80, "dp4a.s32.s32 %y, %x, %z, 7;", two_words),
-    form("dp4a.u32.s32", 80, "dp4a.u32.s32 %y, %x, %z, -7;", two_words),
-    form("shf.l.wrap.b32", 80, "shf.l.wrap.b32 %y, %x, 0x89abcdef, %z;", two_words),
-    form("shf.r.wrap.b32", 80, "shf.r.wrap.b32 %y, %x, 0x89abcdef, %z;", two_words),
+    form(
+        "dp4a.u32.s32",
+        80,
+        "dp4a.u32.s32 %y, %x, %z, -7;",
+        two_words,
+    ),
+    form(
+        "shf.l.wrap.b32",
+        80,
+        "shf.l.wrap.b32 %y, %x, 0x89abcdef, %z;",
+        two_words,
+    ),
+    form(
+        "shf.r.wrap.b32",
+        80,
+        "shf.r.wrap.b32 %y, %x, 0x89abcdef, %z;",
+        two_words,
+    ),
     form("bfe.s32", 80, "bfe.s32 %y, %x, %z, 5;", two_words),
     form("mul.hi.u32", 80, "mul.hi.u32 %y, %x, %z;", two_words),
     approx("ex2.approx.f32", "ex2.approx.f32 %y, %x;"),
@@ -177,7 +242,9 @@ fn two_words() -> (Vec<u32>, Vec<u32>) {
     const SPECIAL: [u32; 12] = [
         0, 0x8000, 1, 0x03ff, 0x0400, 0x3c00, 0xbc00, 0x7bff, 0x7c00, 0xfc00, 0x7e00, 0x7fff,
     ];
-    let pairs = SPECIAL.iter().flat_map(|a| SPECIAL.iter().map(move |b| (*a, *b)));
+    let pairs = SPECIAL
+        .iter()
+        .flat_map(|a| SPECIAL.iter().map(move |b| (*a, *b)));
     let (mut x, mut z): (Vec<u32>, Vec<u32>) =
         pairs.map(|(a, b)| (a | b << 16, b | a << 16)).unzip();
     x.extend(random(3).take(8192));

@@ -97,7 +97,9 @@ fn item(words: &[&str]) -> Result<Value, String> {
             let text = models::chain(scheme, number(k)?, layers, most)?;
             models::time(&models::plan(&text, gpu()?.info().sm)?, layers, ROWS)
         }
-        ["vendor", kind, k, layers] => speed::vendor(&gpu()?, kind, number(k)?, number(layers)?, ROWS),
+        ["vendor", kind, k, layers] => {
+            speed::vendor(&gpu()?, kind, number(k)?, number(layers)?, ROWS)
+        }
         _ => Err(USAGE.into()),
     }
 }

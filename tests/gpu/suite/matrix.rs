@@ -179,10 +179,12 @@ impl Mma {
     /// Small integers as codes; index 0 is one.
     fn code(&self, i: u32) -> u32 {
         match (self.bits, self.float, self.one) {
-            (16, _, 0x3c00) => [0x3c00, 0x4000, 0x4200, 0x4400, 0x4500, 0x4600, 0x4700, 0x4800]
-                [i as usize % 8],
-            (16, ..) => [0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0, 0x4100]
-                [i as usize % 8],
+            (16, _, 0x3c00) => [
+                0x3c00, 0x4000, 0x4200, 0x4400, 0x4500, 0x4600, 0x4700, 0x4800,
+            ][i as usize % 8],
+            (16, ..) => [
+                0x3f80, 0x4000, 0x4040, 0x4080, 0x40a0, 0x40c0, 0x40e0, 0x4100,
+            ][i as usize % 8],
             (_, true, 0x38) => [0x38, 0x40, 0x44, 0x48, 0x4a, 0x4c, 0x4e, 0x50][i as usize % 8],
             (_, true, _) => [0x3c, 0x40, 0x42, 0x44, 0x45, 0x46, 0x47, 0x48][i as usize % 8],
             _ => i % 127 + 1,
@@ -237,13 +239,13 @@ impl Mma {
             let large = self.one + large * step;
             for i in 0..32 * self.a {
                 // The lanes 0, 4, 8 … hold the first columns in their registers 0 and 1.
-                let first = i / self.a % 4 == 0 && i % self.a < 2;
+                let first = (i / self.a).is_multiple_of(4) && i % self.a < 2;
                 let mask = (1 << self.bits) - 1;
                 let word = fill(small);
                 a.push(if first { word & !mask | large } else { word });
             }
             // The accumulator comes in large, with and without bits at the end.
-            let bits = |i: usize| if i % 2 == 0 { 0x4b80_0000 } else { 0x3f80_0001 };
+            let bits = |i: usize| [0x4b80_0000, 0x3f80_0001][i % 2];
             c.extend((0..32 * self.c).map(bits));
         }
         let b = vec![fill(self.one); 32 * self.b * cases.len()];
@@ -255,9 +257,9 @@ impl Mma {
 fn ldmatrix(x: usize, transposed: bool) -> Table {
     let trans = if transposed { ".trans" } else { "" };
     let regs: Vec<String> = (0..x).map(|r| format!("%d{r}")).collect();
-    let mut text = format!(
+    let mut text = String::from(
         ".version 7.0\n.target sm_80\n.address_size 64\n.shared .align 128 .b8 tile[2048];\n\
-         .visible .entry k(.param .u64 a, .param .u64 b, .param .u64 d)\n{{\n\
+         .visible .entry k(.param .u64 a, .param .u64 b, .param .u64 d)\n{\n\
          .reg .pred %p;\n.reg .b64 %rd<12>;\n.reg .b32 %d<8>, %r<8>;\n\
          ld.param.u64 %rd0, [a];\nld.param.u64 %rd1, [b];\nld.param.u64 %rd2, [d];\n\
          mov.u32 %r1, %tid.x;\nmov.u32 %r2, tile;\nmul.wide.u32 %rd3, %r1, 4;\n\

@@ -35,9 +35,10 @@ pub(crate) fn all(sizes: &[u64], chains: &[(&str, u64, usize)], rows: &[u64]) ->
                 let pieces = bytes / (flight * 4096);
                 let blocks = pieces.clamp(1, u64::from(gpu.sms) * BLOCKS);
                 let rounds = pieces.div_ceil(blocks);
-                let us = LAUNCH_US
-                    + (rounds as f64 * HOP_US).max(HOP_US + *bytes as f64 / rate);
-                reads.push(json!({ "bytes": bytes, "in_flight_per_block": flight * 4096, "us": us }));
+                let us = LAUNCH_US + (rounds as f64 * HOP_US).max(HOP_US + *bytes as f64 / rate);
+                reads.push(
+                    json!({ "bytes": bytes, "in_flight_per_block": flight * 4096, "us": us }),
+                );
             }
         }
         let layer = |(scheme, k, layers): &(&str, u64, usize)| {
@@ -49,7 +50,10 @@ pub(crate) fn all(sizes: &[u64], chains: &[(&str, u64, usize)], rows: &[u64]) ->
             };
             let time = |m: &u64| {
                 let math = 2.0 * (m * k * k) as f64 / (tera * 1e6);
-                (m.to_string(), json!(LAUNCH_US + HOP_US + (bytes as f64 / rate).max(math)))
+                (
+                    m.to_string(),
+                    json!(LAUNCH_US + HOP_US + (bytes as f64 / rate).max(math)),
+                )
             };
             let times: serde_json::Map<String, Value> = rows.iter().map(time).collect();
             json!({ "scheme": scheme, "k": k, "layers": layers, "us_per_layer": times })

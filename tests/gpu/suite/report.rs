@@ -73,7 +73,11 @@ pub(crate) fn markdown(results: &[Value]) -> String {
     }
     t += "\n## Layers\n\n| item | rows | us per layer |\n|---|---|---|\n";
     for r in results {
-        for (rows, us) in r["answer"]["us_per_layer"].as_object().into_iter().flatten() {
+        for (rows, us) in r["answer"]["us_per_layer"]
+            .as_object()
+            .into_iter()
+            .flatten()
+        {
             let (item, us) = (r["item"].as_str().unwrap_or_default(), us.as_f64());
             let _ = writeln!(t, "| {item} | {rows} | {:.2} |", us.unwrap_or(f64::NAN));
         }

@@ -52,7 +52,11 @@ fn text(mechanism: Mechanism, flight: u32) -> String {
          mul.wide.u32 %rd3, %r4, {};\nadd.s64 %rd1, %rd1, %rd3;\nmul.wide.u32 %rd4, %r2, 16;\n\
          add.s64 %rd5, %rd1, %rd4;\nmov.u32 %r5, 0;\nmov.u32 %r6, 0;\nmov.u32 %r7, ring;\nshl.b32 %r8, %r2, 4;\n\
          add.s32 %r8, %r7, %r8;\nmov.u32 %r9, full;\nsetp.eq.u32 %p, %r2, 0;\n",
-        if mechanism == Mechanism::Load { 16 } else { flight * 4096 },
+        if mechanism == Mechanism::Load {
+            16
+        } else {
+            flight * 4096
+        },
         4 * flight,
         flight * 4096
     );
@@ -184,7 +188,12 @@ fn read(gpu: &Arc<Gpu>, mechanism: Mechanism, flight: u32, size: u64, most: u64)
     let graph = stream.capture(|s| {
         (0..nodes).try_for_each(|i| {
             let at = (x + i * bytes).to_le_bytes();
-            one(s, kernel, blocks, &[&at, &y.to_le_bytes(), &rounds.to_le_bytes()])
+            one(
+                s,
+                kernel,
+                blocks,
+                &[&at, &y.to_le_bytes(), &rounds.to_le_bytes()],
+            )
         })
     });
     let micros = graph.and_then(|mut g| {
@@ -243,7 +252,7 @@ fn gap(gpu: &Arc<Gpu>, entry: &str, graph: bool) -> std::result::Result<Value, S
     let text = format!(
         ".version {version}\n.target {target}\n.address_size 64\n.visible .entry {entry}() {{\n{body}ret;\n}}\n"
     );
-    let mut measure = || -> Result<f64> {
+    let measure = || -> Result<f64> {
         let kernel = gpu.kernel(gpu.load(&text)?, entry)?;
         let blocks = gpu.info().multiprocessors;
         let mut stream = gpu.stream()?;
@@ -312,7 +321,14 @@ pub(crate) fn vendor(
         for m in rows {
             let mut times = Vec::new();
             for proposal in 0..16 {
-                let one = Gemm { m: *m, a, d, workspace, proposal, ..product.clone() };
+                let one = Gemm {
+                    m: *m,
+                    a,
+                    d,
+                    workspace,
+                    proposal,
+                    ..product.clone()
+                };
                 match chain(&mut stream, &one, weights, layers, bytes) {
                     Ok(us) => times.push(us),
                     // There are no more proposals.
@@ -321,7 +337,10 @@ pub(crate) fn vendor(
                 }
             }
             first.insert(m.to_string(), json!(times[0]));
-            best.insert(m.to_string(), json!(times.iter().copied().fold(f64::INFINITY, f64::min)));
+            best.insert(
+                m.to_string(),
+                json!(times.iter().copied().fold(f64::INFINITY, f64::min)),
+            );
         }
         Ok(json!({ "us_per_layer": best, "us_first_proposal": first }))
     };

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use crate::forms::{FORMS, Form, Same};
 use crate::matrix;
-use crate::wgmma;
 use crate::probe::{Probe, bytes, words};
+use crate::wgmma;
 
 /// A table: a probe, and how its answers are compared.
 pub(crate) struct Table {
@@ -128,7 +128,9 @@ fn simulated(table: &Table, options: Options) -> Result<Vec<u32>, String> {
 
 fn differences(table: &Table, found: &[u32], expected: &[u32]) -> Value {
     let differ = |i: &usize| found[*i] != expected[*i];
-    let all: Vec<usize> = (0..found.len().min(expected.len())).filter(differ).collect();
+    let all: Vec<usize> = (0..found.len().min(expected.len()))
+        .filter(differ)
+        .collect();
     let show = |i: &usize| {
         let (f, e) = (found[*i], expected[*i]);
         json!({ "at": i, "gpu": format!("{f:08x}"), "simulator": format!("{e:08x}") })

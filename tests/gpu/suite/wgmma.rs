@@ -14,7 +14,13 @@ use crate::tables::Table;
 const TILE: usize = 8192;
 
 /// Name, instruction, its operands after the descriptors, codes of small integers, bits.
-type Kind = (&'static str, &'static str, &'static str, &'static [u32], u32);
+type Kind = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static [u32],
+    u32,
+);
 
 const KINDS: &[Kind] = &[
     (
@@ -65,9 +71,7 @@ fn table(kind: &Kind, (code, width, leading, stride): (u32, u32, u32, u32)) -> T
     let fill = |seed: u64| {
         let per_word = 32 / bits;
         let mut picks = random(seed).map(|r| codes[r as usize % codes.len()]);
-        let word = |_| {
-            (0..per_word).fold(0, |w, e| w | picks.next().unwrap_or(0) << (e * bits))
-        };
+        let word = |_| (0..per_word).fold(0, |w, e| w | picks.next().unwrap_or(0) << (e * bits));
         Input::Memory(bytes((0..TILE / 4).map(word).collect::<Vec<u32>>()))
     };
     let low = leading >> 4 << 16;

@@ -218,3 +218,93 @@ fn failures_of_the_driver_are_typed_and_leak_nothing() {
         }
     }
 }
+
+#[test]
+fn models_on_the_device_are_models_on_the_processor_and_replays_are_equal() {
+    let loader = Loader::new();
+    for sm in ["80", "90"] {
+        for item in [
+            &["chain", "fp8", "128", "2"][..],
+            &["chain", "int8", "128", "2"],
+            &["chain", "w4", "128", "2"],
+            &["block", "gpt2_block"],
+        ] {
+            let run = loader.run(item, &[("FAKECUDA_SM", sm)]);
+            run.assert_passed();
+            let answer: serde_json::Value = serde_json::from_str(run.said.lines().next().unwrap())
+                .unwrap_or_else(|e| panic!("{e}: {}", run.said));
+            assert_eq!(answer["target"], format!("sm_{sm}"), "{}", run.said);
+            // A run is a replay: kernels come from graphs alone.
+            assert!(run.counts["cuGraphLaunch"] >= 8, "{:?}", run.counts);
+            assert!(run.counts["kernels"] >= 16, "{:?}", run.counts);
+        }
+    }
+}
+
+#[test]
+fn a_session_that_fails_says_why_and_frees_all() {
+    let loader = Loader::new();
+    let cases = [
+        ("cuMemAlloc_v2=2@4", "Q0733"),
+        ("cuGraphLaunch=719@2", "Q0732"),
+        ("cuStreamSynchronize=700@4", "Q0732"),
+        ("cuModuleLoadDataEx=218@1", "Q0734"),
+        ("cuLaunchKernelEx=1@2", "Q0743"),
+    ];
+    for (fail, code) in cases {
+        let run = loader.run(&["chain", "int8", "128", "2"], &[("FAKECUDA_FAIL", fail)]);
+        run.assert_error(code, "");
+        run.assert_clean();
+    }
+    let small = [("FAKECUDA_MEMORY", "20000")];
+    let run = loader.run(&["chain", "int8", "128", "2"], &small);
+    run.assert_error("Q0733", "20000");
+    run.assert_clean();
+}
+
+#[test]
+fn an_old_gpu_is_told_which_targets_there_are() {
+    let run = Loader::new().run(&["chain", "f16", "128", "1"], &[("FAKECUDA_SM", "75")]);
+    run.assert_error("older than every target", "");
+}
+
+#[test]
+fn without_cublas_its_products_are_refused() {
+    let run = Loader::new().run(&["vendor", "f16", "128", "1"], &[]);
+    // Where the library is, it fails on a driver that only simulates.
+    run.assert_error("Q0744", "cuBLASLt");
+}
+
+/// The suite as on a GPU, with small sizes: every instruction table, model, read and gap.
+#[test]
+fn the_whole_suite_runs_on_the_simulated_driver() {
+    let loader = Loader::new();
+    let out = tempfile::tempdir().expect("a folder can be made");
+    let folder = out.path().display().to_string();
+    let run = loader.run(&["all", "--quick", "--out", &folder], &[]);
+    let bad = |l: &&str| l.contains("FAILED") || l.contains("DIFFERS") || l.contains("no time");
+    let bad: Vec<&str> = run.said.lines().filter(bad).collect();
+    assert!(bad.is_empty(), "{bad:#?}\n{}", run.said);
+    assert_eq!(run.code, Some(0), "{}", run.said);
+    let read = |name: &str| {
+        let path = out.path().join(name);
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{name}: {e}"))
+    };
+    assert!(read("predictions.json").contains("H200"));
+    let results = read("results.jsonl");
+    let answers: Vec<serde_json::Value> = results
+        .lines()
+        .map(|l| serde_json::from_str(l).expect("a line is JSON"))
+        .collect();
+    for stage in 1..=4 {
+        assert!(answers.iter().any(|a| a["stage"] == stage), "stage {stage}");
+    }
+    assert!(
+        read("report.md").contains("| 2 | table"),
+        "the report has the tables"
+    );
+    assert!(
+        out.path().join("tables/prmt.b32.bin").is_file(),
+        "answers are kept"
+    );
+}

@@ -28,7 +28,8 @@ pub(super) fn no_gpu(asked: usize, found: usize) -> Diagnostic {
         1 => format!("there is no GPU {asked}, only GPU 0"),
         n => format!("there is no GPU {asked}, only 0 to {}", n - 1),
     };
-    device(741, text).hint("choose another one with --device cuda:N, or run with --device cpu or --device sim")
+    device(741, text)
+        .hint("choose another one with --device cuda:N, or run with --device cpu or --device sim")
 }
 
 pub(super) fn old_driver(why: impl Display) -> Diagnostic {
