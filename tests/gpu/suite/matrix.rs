@@ -263,7 +263,7 @@ fn ldmatrix(x: usize, transposed: bool) -> Table {
          .reg .pred %p;\n.reg .b64 %rd<12>;\n.reg .b32 %d<8>, %r<8>;\n\
          ld.param.u64 %rd0, [a];\nld.param.u64 %rd1, [b];\nld.param.u64 %rd2, [d];\n\
          mov.u32 %r1, %tid.x;\nmov.u32 %r2, tile;\nmul.wide.u32 %rd3, %r1, 4;\n\
-         add.s64 %rd4, %rd0, %rd3;\nshl.b32 %r3, %r1, 2;\nadd.s32 %r4, %r2, %r3;\n"
+         add.s64 %rd4, %rd0, %rd3;\nshl.b32 %r3, %r1, 2;\nadd.s32 %r4, %r2, %r3;\n",
     );
     for i in 0..16 {
         let at = i * 128;
