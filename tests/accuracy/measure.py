@@ -30,6 +30,20 @@ ROWS = [
     (GPT_OUT, f"--int8 --act static {CALIB}", None, (84.720, 0.88701), (85.194, 0.89152)),
     (LLAMA_OUT, f"--int8 --act static --smooth 0.5 {CALIB}", 0.0088, (19.764, 0.00838), (205.658, 2.41321)),
     (GPT_OUT, f"--int8 --act static --smooth 0.5 {CALIB}", 0.00086, (34.385, 0.00078), (85.194, 0.89152)),
+    # Weights of 4 and 3 bits. onnxruntime: MatMulNBits with blocks of the same size.
+    (LLAMA, "--scheme w4a16-g128-asym --algo rtn", 0.0098, (19.763, 0.00933), (19.763, 0.00933)),
+    (LLAMA_OUT, "--scheme w4a16-g128-asym --algo rtn", 0.0306, (20.085, 0.02919), (20.085, 0.02919)),
+    (GPT_OUT, "--scheme w4a16-g128-asym --algo rtn", 0.0681, (36.805, 0.06485), (36.805, 0.06485)),
+    (LLAMA, "--scheme w4a16-g128-sym --algo rtn", 0.0121, (19.791, 0.01148), (19.809, 0.00995)),
+    (LLAMA, "--scheme w4a16-g32-asym --algo rtn", 0.0063, (19.721, 0.00599), (19.721, 0.00599)),
+    (LLAMA, "--scheme w3a16-g128-asym --algo rtn", 0.0473, (20.515, 0.04501), None),
+    (LLAMA, f"--scheme w4a16-g128-asym --algo gptq {CALIB}", 0.0060, (19.710, 0.00575), None),
+    (LLAMA, f"--scheme w4a16-g128-asym --algo awq {CALIB}", 0.0089, (19.786, 0.00844), None),
+    (LLAMA_OUT, f"--scheme w4a16-g128-asym --algo awq {CALIB}", 0.0093, (19.758, 0.00884), None),
+    (GPT_OUT, f"--scheme w4a16-g128-asym --algo awq {CALIB}", 0.0065, (34.597, 0.00618), None),
+    (LLAMA, f"--int4 {CALIB}", None, None, (19.763, 0.00933)),
+    (LLAMA_OUT, f"--int4 {CALIB}", 0.0075, None, (20.085, 0.02919)),
+    (GPT_OUT, f"--int4 {CALIB}", 0.0049, None, (36.805, 0.06485)),
 ]
 
 HEAD = """# Accuracy

@@ -49,6 +49,12 @@ fn schemes_are_chosen() {
         &["--int4", "--group-size", "64", "--sym"],
         &[("float", 1), ("w4a16-g64-sym", 14)],
     );
+    for methods in ["rtn", "awq", "gptq", "awq,gptq"] {
+        counts(
+            &["--int4", "--algo", methods, "--calib", &calib],
+            &[("float", 1), ("w4a16-g128-asym", 14)],
+        );
+    }
     counts(
         &["--scheme", "w4a8", "--asym"],
         &[("float", 1), ("w4a8-asym-dynamic", 14)],
@@ -202,6 +208,7 @@ fn bytes_do_not_depend_on_threads() {
     for scheme in [
         &["--int8", "--smooth", "0.5", "--calib", &calib][..],
         &["--fp8", "--calib", &calib],
+        &["--int4", "--act-order", "--calib", &calib],
         &[
             "--int8", "--act", "static", "--calib", &calib, "--head", "int8",
         ],

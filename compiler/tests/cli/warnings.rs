@@ -31,6 +31,10 @@ fn options_without_effect() {
     with(&["--int8", "--act", "dynamic"], &[]);
     with(&["--fp8", "--smooth", "0.5", "--calib", &calib], &[]);
     with(&["--act", "dynamic"], &["--act"]);
+    with(&["--int4", "--algo", "rtn"], &[]);
+    with(&["--int8", "--algo", "rtn"], &[]);
+    with(&["--fp8", "--algo", "gptq"], &["--algo"]);
+    with(&["--int4", "--act-order"], &["--act-order"]);
     with(&["--exclude", "down_proj|val"], &["--exclude"]);
     with(&["--calib", &calib], &["calibration data"]);
     with(

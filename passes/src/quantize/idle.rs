@@ -6,7 +6,11 @@ use crate::options::{ActMode, Options};
 use qcc_ir::diag::{Class, Diagnostic};
 
 /// A warning for each option about quantization that has no effect on these layers.
-pub(super) fn without_effect(options: &Options, layers: &[Assigned]) -> Vec<Diagnostic> {
+pub(super) fn without_effect(
+    options: &Options,
+    layers: &[Assigned],
+    gptq: bool,
+) -> Vec<Diagnostic> {
     let head = layers.iter().any(|l| l.site.head);
     let mut schemes: Vec<&Scheme> = vec![&options.scheme];
     schemes.extend(options.overrides.iter().map(|(_, s)| s));
@@ -30,6 +34,18 @@ pub(super) fn without_effect(options: &Options, layers: &[Assigned]) -> Vec<Diag
             false => "nothing is quantized",
         };
         out.push(idle("--act", why));
+    }
+    let ints = schemes
+        .iter()
+        .any(|s| s.weights.is_some_and(|w| w.storage.is_int()));
+    if options.algo.is_some() && !ints {
+        out.push(idle("--algo", "no weights become integers"));
+    }
+    if options.gptq.act_order && !gptq {
+        out.push(idle(
+            "--act-order",
+            "no layer's weights are rounded by gptq",
+        ));
     }
     if !options.exclude.is_empty() && !quantizes(&options.scheme) && !quantizes(&options.head) {
         out.push(idle("--exclude", "nothing is quantized"));

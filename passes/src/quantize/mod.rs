@@ -72,8 +72,9 @@ impl Pass for Quantize {
     fn run(&self, module: &Module, ctx: &mut PassContext<'_>) -> Result<Module> {
         let assigned = assign(module, ctx)?;
         let mut layers = Layers::new(&assigned, &ctx.codes);
+        let gptq = assigned.iter().any(|l| fit::methods_of(l, ctx).gptq);
         ctx.warnings
-            .extend(idle::without_effect(ctx.options, &assigned));
+            .extend(idle::without_effect(ctx.options, &assigned, gptq));
         for d in assigned.into_iter().flat_map(|a| a.decisions) {
             ctx.ledger.record(d);
         }
