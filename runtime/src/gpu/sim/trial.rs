@@ -104,12 +104,26 @@ impl Trials {
     /// `Q0406` if the plan has no such section, and as
     /// [`Engine::new`](crate::Engine::new) for a section that contradicts itself.
     pub fn new(file: Arc<PlanFile>, target: &str) -> Result<Self> {
+        Trials::on(file, target, true)
+    }
+
+    /// As [`Trials::new`], on a chip without the instructions of one architecture only (`sm_90a`):
+    /// it runs what newer chips run.
+    ///
+    /// # Errors
+    /// As [`Trials::new`].
+    pub fn portable(file: Arc<PlanFile>, target: &str) -> Result<Self> {
+        Trials::on(file, target, false)
+    }
+
+    fn on(file: Arc<PlanFile>, target: &str, specific: bool) -> Result<Self> {
         let section = file.plan().section(target)?;
         let sm = section.compute_capability().ok_or_else(|| {
             contradicts(format!("{target} is no GPU target")).at(format!("target {target}"))
         })?;
         let driver = SimDriver::new(sm, &SimOptions::default());
-        let chip = super::Driver::capability(&driver);
+        let mut chip = super::Driver::capability(&driver);
+        chip.specific &= specific;
         let program = Program::resolve(file.plan(), section, chip)?;
         let mut texts = Vec::new();
         for at in &program.kernels {
