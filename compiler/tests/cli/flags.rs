@@ -91,6 +91,28 @@ fn schemes_are_chosen() {
 }
 
 #[test]
+fn weight_methods_differ() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, calib) = small();
+    let plan = |flags: &[&str]| {
+        compiled(
+            dir.path(),
+            &[&["--int4", "--calib", &calib], flags].concat(),
+        );
+        std::fs::read(dir.path().join("m.qplan")).unwrap()
+    };
+    let (rtn, gptq) = (plan(&["--algo", "rtn"]), plan(&["--algo", "gptq"]));
+    let ordered = plan(&["--algo", "gptq", "--act-order"]);
+    assert!(rtn != gptq && gptq != ordered);
+    let refused = |flags: &[&str]| {
+        let args = ["compile", &model, "--target", "cpu", "--int4"];
+        fails(dir.path(), &[&args[..], flags].concat(), 2)["code"].clone()
+    };
+    assert_eq!(refused(&["--algo", "gptq"]), "Q0525");
+    assert_eq!(refused(&["--algo", "magic"]), "Q0047");
+}
+
+#[test]
 fn floats_are_stored_as_asked() {
     let dir = tempfile::tempdir().unwrap();
     let weights = |flags: &[&str]| {

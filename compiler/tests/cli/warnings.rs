@@ -35,6 +35,7 @@ fn options_without_effect() {
     with(&["--int8", "--algo", "rtn"], &[]);
     with(&["--fp8", "--algo", "gptq"], &["--algo"]);
     with(&["--int4", "--act-order"], &["--act-order"]);
+    with(&["--algo", "rtn"], &["--algo"]);
     with(&["--exclude", "down_proj|val"], &["--exclude"]);
     with(&["--calib", &calib], &["calibration data"]);
     with(
@@ -80,6 +81,8 @@ fn scheme_flags_do_not_change_a_plan() {
         &["--int8"][..],
         &["--act", "dynamic"],
         &["--smooth", "0.5"],
+        &["--algo", "rtn"],
+        &["--act-order"],
         &["--float", "f16"],
         &["--dims", "seq=1..8"],
     ] {

@@ -135,13 +135,14 @@ impl SchemeArgs {
 
     /// Whether any of these flags was given that only a compilation can follow.
     pub(crate) fn is_given(&self) -> bool {
-        let words = [&self.scheme, &self.head];
+        let words = [&self.scheme, &self.head, &self.algo];
         let lists = [&self.exclude, &self.overrides, &self.dims];
         self.fp8
             || self.int8
             || self.int4
             || self.sym
             || self.asym
+            || self.act_order
             || self.group_size.is_some()
             || self.act.is_some()
             || self.smooth != "off"
