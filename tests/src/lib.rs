@@ -4,6 +4,7 @@
 //! is the snapshot beside it. `tests/tidy` checks the laws of the project that a program can
 //! check. [`ptxas`] provisions the assembler, [`launches`] shows what a GPU section does.
 
+pub mod example;
 pub mod filetest;
 pub mod launches;
 pub mod on_sim;

@@ -1,35 +1,12 @@
 //! Plans on the simulated GPU give the numbers of the CPU device, and every kernel of theirs alone
 //! those of the evaluator.
 
-use qcc::data::Dataset;
-use qcc::onnx::Model;
+use qcc::Compiled;
 use qcc::verify::verify;
-use qcc::{Compiled, Compiler, Options, Scheme, interface};
 use qcc_ir::format::decode_slice;
 use qcc_runtime::{Device, Engine, PlanFile, SimOptions, Tensor, Threads, Verify};
-use std::path::{Path, PathBuf};
+use qcc_tests::example::compile;
 use std::sync::Arc;
-
-fn models() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models")
-}
-
-fn compile(scheme: &str, targets: &[&str], calibrated: bool) -> Compiled {
-    let model = Model::open(&models().join("docs-gpt-outlier.onnx")).unwrap();
-    let mut options = Options {
-        targets: targets.iter().map(ToString::to_string).collect(),
-        ..Options::default()
-    };
-    options.passes.scheme = Scheme::named(scheme).unwrap();
-    let mut compiler = Compiler::new(options.clone());
-    let prepared = compiler.prepare(&model).unwrap();
-    let ports = interface(&prepared).unwrap().inputs;
-    let data =
-        calibrated.then(|| Dataset::open(&models().join("calib_tokens.npy"), &ports).unwrap());
-    Compiler::new(options)
-        .compile(&model, data.as_ref())
-        .unwrap()
-}
 
 fn engine(compiled: &Compiled, device: Device) -> Arc<Engine> {
     let file = PlanFile::from_bytes(compiled.to_bytes().unwrap(), Verify::Full).unwrap();

@@ -1,30 +1,7 @@
 //! Whole models for GPU targets: every op has a kernel, every kernel assembles without spills.
 
-use qcc::data::Dataset;
-use qcc::onnx::Model;
-use qcc::{Compiled, Compiler, Options, Scheme, interface};
-use std::path::{Path, PathBuf};
-
-fn models() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models")
-}
-
-fn compile(scheme: &str, targets: &[&str], calibrated: bool) -> Compiled {
-    let model = Model::open(&models().join("docs-gpt-outlier.onnx")).unwrap();
-    let mut options = Options {
-        targets: targets.iter().map(ToString::to_string).collect(),
-        ..Options::default()
-    };
-    options.passes.scheme = Scheme::named(scheme).unwrap();
-    let mut compiler = Compiler::new(options.clone());
-    let prepared = compiler.prepare(&model).unwrap();
-    let ports = interface(&prepared).unwrap().inputs;
-    let data =
-        calibrated.then(|| Dataset::open(&models().join("calib_tokens.npy"), &ports).unwrap());
-    Compiler::new(options)
-        .compile(&model, data.as_ref())
-        .unwrap()
-}
+use qcc::Compiled;
+use qcc_tests::example::compile;
 
 /// Assembles every kernel of every section for the architectures that the section claims.
 fn assemble(test: &str, compiled: &Compiled) {

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A gather counts negative indices from the end. One that lies outside is an error for the oracle
-//! and the CPU (`Q0509`); a kernel cannot report it without a round trip to the host, so it reads
-//! nothing and gives 0. It never reads outside of its operand.
+//! (`Q0509`) and the CPU (`Q0705`); a kernel cannot report it without a round trip to the host, so it
+//! reads nothing and gives 0. It never reads outside of its operand.
 
 use super::map::{THREADS, walk};
 use crate::lower::frame::{Frame, Launched, Tensor, internal};

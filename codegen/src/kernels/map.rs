@@ -4,13 +4,14 @@
 //! ones. A block covers [`THREADS`] columns of one row at a time.
 
 use crate::lower::frame::{Frame, Launched};
-use crate::lower::index::{Position, coordinates, load_operand};
+use crate::lower::index::{Position, coordinates};
+use crate::lower::steps::steps_at;
 use crate::lower::store::store_result;
 use qcc_ir::DimExpr;
 use qcc_ir::diag::Result;
-use qcc_ir::expr::{Expr, Node};
+use qcc_ir::expr::Expr;
 use qcc_ir::graph::{Func, Module, Op};
-use qcc_ir::kernel::{Launch, Special, Value, lower_expr};
+use qcc_ir::kernel::{Launch, Special, Value};
 
 /// Threads of a block.
 pub const THREADS: u32 = 256;
@@ -77,25 +78,7 @@ fn columns_from(shape: &[DimExpr]) -> usize {
 
 /// Computes the expression at one position and stores every result.
 pub fn element(fr: &mut Frame, e: &Expr, accs: &[Value], p: &Position) {
-    let operands = fr.operands.clone();
-    let read = |i: usize| {
-        e.nodes
-            .iter()
-            .any(|n| matches!(n, Node::Input(k) if usize::from(*k) == i))
-    };
-    let loads: Vec<Option<Value>> = operands
-        .iter()
-        .enumerate()
-        .map(|(i, t)| read(i).then(|| load_operand(fr, t, p)))
-        .collect();
-    let values = lower_expr(&mut fr.k, e, accs, &mut |k, i| match loads
-        .get(usize::from(i))
-        .copied()
-        .flatten()
-    {
-        Some(v) => v,
-        None => k.f32(0.0),
-    });
+    let values = steps_at(fr, e, accs, p);
     let results = fr.results.clone();
     for (s, t) in e.stores.iter().zip(&results) {
         store_result(fr, t, p, values[s.value.0 as usize], None);

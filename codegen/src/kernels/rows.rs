@@ -16,12 +16,13 @@ use super::reduce::{exp_of_difference, finite_top, share};
 use super::unsupported;
 use crate::lower::frame::{Frame, Launched, Source, Tensor, internal};
 use crate::lower::index::{Position, block_offset, coordinates, load_operand};
+use crate::lower::steps::steps_at;
 use crate::lower::store::store_result;
 use qcc_ir::diag::Result;
 use qcc_ir::expr::{BinaryFn, Expr, Node};
 use qcc_ir::format::{QuantFormat, Range};
 use qcc_ir::graph::{Func, Module, Op, OpKind, QuantType, TensorType};
-use qcc_ir::kernel::{KernelBuilder, Launch, Math, Special, Value, lower_expr, to_storage};
+use qcc_ir::kernel::{KernelBuilder, Launch, Math, Special, Value, to_storage};
 use qcc_ir::{DType, DimExpr};
 
 /// Threads of a block.
@@ -255,24 +256,7 @@ fn store_rows(fr: &mut Frame, row: &Row, e: &Expr, acc: &dyn Fn(&mut Frame, &Pos
 
 /// The value that the expression stores in result `i`.
 fn expr_value(fr: &mut Frame, e: &Expr, acc: Value, p: &Position, i: usize) -> Value {
-    let operands = fr.operands.clone();
-    let read = |i: usize| {
-        e.nodes
-            .iter()
-            .any(|n| matches!(n, Node::Input(k) if usize::from(*k) == i))
-    };
-    let loads: Vec<Option<Value>> = operands
-        .iter()
-        .enumerate()
-        .map(|(j, t)| read(j).then(|| load_operand(fr, t, p)))
-        .collect();
-    let steps = lower_expr(&mut fr.k, e, &[acc], &mut |k, j| {
-        loads
-            .get(usize::from(j))
-            .copied()
-            .flatten()
-            .unwrap_or_else(|| k.f32(0.0))
-    });
+    let steps = steps_at(fr, e, &[acc], p);
     steps[e.stores[i].value.0 as usize]
 }
 

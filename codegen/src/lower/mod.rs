@@ -9,6 +9,7 @@ pub mod frame;
 pub mod index;
 pub mod places;
 pub mod section;
+pub mod steps;
 pub mod store;
 
 pub use emit::emit_section;

@@ -2,13 +2,12 @@
 
 use super::feed::{Feed, Kind};
 use crate::lower::frame::{Frame, Tensor};
-use crate::lower::index::{
-    Position, block_offset, coordinates, load_operand, load_plain, scale_format,
-};
+use crate::lower::index::{Position, block_offset, coordinates, load_plain, scale_format};
+use crate::lower::steps::steps_at;
 use crate::lower::store::store_result;
 use qcc_ir::expr::{BinaryFn, Expr, Node};
 use qcc_ir::graph::{Op, OpKind};
-use qcc_ir::kernel::{Value, lower_expr};
+use qcc_ir::kernel::Value;
 use qcc_ir::{DType, DimExpr};
 
 /// Operands whose scales are multiplied into the accumulators, the left one first.
@@ -139,24 +138,7 @@ impl Epilogue<'_> {
         shape.push(self.n.clone());
         at.push(column);
         let p = Position { shape, at };
-        let operands = fr.operands.clone();
-        let read = |i: usize| {
-            e.nodes
-                .iter()
-                .any(|n| matches!(n, Node::Input(k) if usize::from(*k) == i))
-        };
-        let loads: Vec<Option<Value>> = operands
-            .iter()
-            .enumerate()
-            .map(|(i, t)| read(i).then(|| load_operand(fr, t, &p)))
-            .collect();
-        let steps = lower_expr(&mut fr.k, e, accs, &mut |k, i| {
-            loads
-                .get(usize::from(i))
-                .copied()
-                .flatten()
-                .unwrap_or_else(|| k.f32(0.0))
-        });
+        let steps = steps_at(fr, e, accs, &p);
         self.store(fr, e, &steps, &p);
     }
 
