@@ -56,6 +56,11 @@ impl Meeting {
         self.kinds.0
     }
 
+    /// Whether the left and the right operand are converted on their way to the tensor core.
+    pub fn converts(&self) -> (bool, bool) {
+        (self.x != Kind::Direct, self.w != Kind::Direct)
+    }
+
     fn shape(&self) -> MmaShape {
         match self.kinds.2 {
             DType::I32 => MmaShape::M16n8k32,
@@ -118,6 +123,11 @@ pub fn meeting(x: &TensorType, w: &TensorType) -> Option<Meeting> {
         (Elem::Quant(_), Elem::Quant(_)) => float(kind(x), kind(w), DType::F16),
         _ => None,
     }
+}
+
+/// The number of rows from which FP8 tensor cores of the target multiply operands of these types.
+pub fn wgmma_rows(x: &TensorType, w: &TensorType, target: &Target) -> Option<u64> {
+    wgmma::serves(x, w, target).then_some(wgmma::LEAST_ROWS)
 }
 
 /// The kernels of a linear layer: where the target may have Hopper's tensor cores, the one for

@@ -34,7 +34,7 @@ const REGISTERS: (u32, u32) = (40, 232);
 const PAD: u32 = 4;
 
 /// Whether the kernel takes operands of these types.
-fn serves(x: &TensorType, w: &TensorType, target: &Target) -> bool {
+pub(super) fn serves(x: &TensorType, w: &TensorType, target: &Target) -> bool {
     let codes = |t: &TensorType| {
         let plain = |q: &qcc_ir::graph::QuantType| q.storage == DType::E4M3 && q.zero.is_none();
         t.elem.quant().is_some_and(plain) && per_row(t)

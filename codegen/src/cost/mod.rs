@@ -4,39 +4,44 @@
 //! t = launch + max(bytes / (bandwidth · e_mem), operations / (rate · e_op))
 //! ```
 //!
+//! Products on tensor cores have a model of their own (`matrix`): tiles, waves of them over the
+//! multiprocessors, and the conversion of codes. An op that computes scales of its data reads
+//! its operand once more.
+//!
 //! The refusals are those of the kernels ([`crate::kernels::supports`]), so that a choice made
 //! with this model can always be built.
 
-use crate::kernels::{gemm, supports};
+mod matrix;
+
+use crate::kernels::supports;
 use crate::target::{Machine, Target};
 use qcc_ir::exec::{Bindings, CostModel};
 use qcc_ir::graph::{OpKind, ScaleType, TensorType};
 use qcc_ir::{DType, DimExpr};
 
-/// Microseconds from the end of one kernel to the first result of the next: a launch in a stream
-/// or graph, and one round trip to memory (0.7 µs). Source: timing model in NVIDIA's and the
-/// literature's microbenchmarks, about 1.3 µs per launch.
+/// Microseconds from the end of one kernel to the first result of the next: a launch within a
+/// graph (about 1.3 µs), as sessions record their commands, and one round trip to memory
+/// (0.7 µs). Without a graph a launch takes 2 to 4 µs in a stream.
 const GPU_LAUNCH: f64 = 2.0;
 /// Microseconds to hand an op to the CPU's threads.
 const CPU_LAUNCH: f64 = 5.0;
 
 /// Shares of the peak that a class of kernels reaches. Not measured on these kernels yet: the
-/// bounds below are published ones of comparable kernels, discounted.
+/// bounds are published ones of comparable kernels, discounted.
 struct Efficiency {
     memory: f64,
     arithmetic: f64,
 }
 
-/// `mma.sync` reaches at most about 75 % of a Hopper's peak (vllm#7174); a three-stage tile
-/// without a persistent grid reaches about two thirds of that.
-const TENSOR: Efficiency = Efficiency {
-    memory: 0.75,
-    arithmetic: 0.5,
-};
 /// Ordinary arithmetic from shared memory, one load for each multiply-add and a half.
 const ORDINARY: Efficiency = Efficiency {
     memory: 0.75,
     arithmetic: 0.35,
+};
+/// Products on a CPU: the shares of a blocked product from the caches.
+const CPU_PRODUCT: Efficiency = Efficiency {
+    memory: 0.75,
+    arithmetic: 0.5,
 };
 /// One thread per output element, operands through the caches.
 const DIRECT: Efficiency = Efficiency {
@@ -102,19 +107,14 @@ fn work(
             let (x, w) = (operands[0], operands[1]);
             let rows = count(&x.shape[..x.rank() - 1], bind)?;
             let ops = 2.0 * rows * count(&w.shape, bind)?;
-            match (target.machine, gemm::meeting(x, w)) {
-                (Machine::Gpu(_), Some(how)) => {
-                    // Tiles have at least 16 rows, whether all exist or not.
-                    let ops = ops * (rows / 16.0).ceil() * 16.0 / rows.max(1.0);
-                    (ops, target.matrix_rate(how.format()), TENSOR)
-                }
-                (Machine::Gpu(_), None) => (ops, f32_rate, ORDINARY),
-                (Machine::Cpu, _) => {
+            match target.machine {
+                Machine::Gpu(_) => (ops, f32_rate, ORDINARY),
+                Machine::Cpu => {
                     let d = match (x.elem.quant(), w.elem.quant()) {
                         (Some(a), Some(_)) => a.storage,
                         _ => DType::F32,
                     };
-                    (ops, target.matrix_rate(d), TENSOR)
+                    (ops, target.matrix_rate(d), CPU_PRODUCT)
                 }
             }
         }
@@ -141,6 +141,32 @@ fn work(
     })
 }
 
+/// Bytes that an op reads and writes.
+fn moved(
+    kind: &OpKind,
+    operands: &[&TensorType],
+    results: &[&TensorType],
+    dims: Bindings<'_>,
+) -> Result<f64, String> {
+    let mut moved = 0.0;
+    for t in results {
+        moved += bytes(t, dims)?;
+    }
+    for (i, t) in operands.iter().enumerate() {
+        // A gather reads as much of its table as it writes.
+        moved += match (kind, i) {
+            (OpKind::Gather { .. }, 0) => bytes(results[0], dims)?,
+            _ => bytes(t, dims)?,
+        };
+    }
+    // The greatest magnitude of a row is known only after the row has been read.
+    let of_data = |t: &&TensorType| t.elem.quant().is_some_and(|q| q.dynamic);
+    if let (true, Some(x)) = (results.iter().any(of_data), operands.first()) {
+        moved += bytes(x, dims)?;
+    }
+    Ok(moved)
+}
+
 impl CostModel for Roofline {
     fn op_micros(
         &self,
@@ -163,20 +189,15 @@ impl CostModel for Roofline {
                 GPU_LAUNCH
             }
         };
-        let (ops, rate, e) = work(self.target, kind, operands, results, dims)?;
-        let mut moved = 0.0;
-        for t in results {
-            moved += bytes(t, dims)?;
-        }
-        for (i, t) in operands.iter().enumerate() {
-            // A gather reads as much of its table as it writes.
-            moved += match (kind, i) {
-                (OpKind::Gather { .. }, 0) => bytes(results[0], dims)?,
-                _ => bytes(t, dims)?,
-            };
-        }
-        let bandwidth = self.target.device().gbps * 1e9;
-        let seconds = (moved / (bandwidth * e.memory)).max(ops / (rate * e.arithmetic));
+        let moved = moved(kind, operands, results, dims)?;
+        let seconds = match matrix::Product::of(self.target, kind, operands, dims)? {
+            Some(p) => p.seconds(self.target, moved),
+            None => {
+                let (ops, rate, e) = work(self.target, kind, operands, results, dims)?;
+                let bandwidth = self.target.device().gbps * 1e9;
+                (moved / (bandwidth * e.memory)).max(ops / (rate * e.arithmetic))
+            }
+        };
         Ok(launch + seconds * 1e6)
     }
 
@@ -186,66 +207,4 @@ impl CostModel for Roofline {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use qcc_ir::format::BlockShape;
-    use qcc_ir::graph::QuantType;
-
-    fn linear() -> OpKind {
-        OpKind::Linear {
-            segments: vec![],
-            accs: 1,
-            expr: None,
-        }
-    }
-
-    fn micros(target: &str, x: &TensorType, w: &TensorType) -> Result<f64, String> {
-        let n = w.shape[0].clone();
-        let y = TensorType::new(DType::F16, [x.shape[0].clone(), n]);
-        let model = Roofline::new(Target::find(target).unwrap());
-        model.op_micros(&linear(), &[x, w], &[&y], &|_| Some(1))
-    }
-
-    fn plain(d: &[i64]) -> TensorType {
-        TensorType::new(DType::F16, d.iter().map(|d| DimExpr::from(*d)))
-    }
-
-    fn quant(d: DType, dims: &[i64]) -> TensorType {
-        let q = QuantType::symmetric(d, BlockShape::axis(2, 0));
-        TensorType::quant(q, dims.iter().map(|d| DimExpr::from(*d)))
-    }
-
-    #[test]
-    fn small_batches_are_bound_by_weight_bytes() {
-        let half = micros("sm_90", &plain(&[1, 8192]), &plain(&[8192, 8192])).unwrap();
-        let byte = micros(
-            "sm_90",
-            &plain(&[1, 8192]),
-            &quant(DType::E4M3, &[8192, 8192]),
-        )
-        .unwrap();
-        let ratio = (half - GPU_LAUNCH) / (byte - GPU_LAUNCH);
-        assert!((1.9..2.1).contains(&ratio), "{half} {byte}");
-    }
-
-    #[test]
-    fn large_batches_are_bound_by_arithmetic() {
-        let x = |d| quant(d, &[8192, 8192]);
-        let half = micros("sm_80", &plain(&[8192, 8192]), &plain(&[8192, 8192])).unwrap();
-        let int = micros("sm_80", &x(DType::I8), &x(DType::I8)).unwrap();
-        assert!((1.9..2.1).contains(&(half / int)), "{half} {int}");
-    }
-
-    #[test]
-    fn what_no_kernel_serves_is_refused_with_its_reason() {
-        let mut q = QuantType::symmetric(DType::I8, BlockShape::row(2));
-        q.dynamic = true;
-        let y = TensorType::quant(q, [DimExpr::from(4), DimExpr::from(64)]);
-        let (x, w) = (plain(&[4, 64]), plain(&[64, 64]));
-        let model = Roofline::new(Target::find("sm_80").unwrap());
-        let e = model
-            .op_micros(&linear(), &[&x, &w], &[&y], &|_| None)
-            .unwrap_err();
-        assert!(e.contains("whole rows"), "{e}");
-    }
-}
+mod tests;
