@@ -25,6 +25,7 @@
 mod analysis;
 mod calibrate;
 mod canonicalize;
+pub mod choose;
 mod cse;
 mod dce;
 pub mod egraph;
@@ -46,6 +47,7 @@ mod testing;
 mod weights;
 
 pub use calibrate::{Calibrator, Point, calibration_points};
+pub use egraph::Workload;
 pub use layer_errors::{LayerError, layer_errors};
 pub use manager::{Manager, Observer, Outcome, PassRun};
 pub use options::{ActMode, GptqOptions, Options};

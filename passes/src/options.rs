@@ -1,5 +1,6 @@
 //! What the user asked for, as far as passes are concerned.
 
+use crate::egraph::Workload;
 use crate::quantize::{Algo, Scheme};
 use qcc_ir::DType;
 
@@ -62,6 +63,8 @@ pub struct Options {
     pub smooth: Option<f32>,
     /// How float activations and weights are stored; `None` leaves them as the model has them.
     pub float: Option<DType>,
+    /// How often each of the sizes to optimise for is called.
+    pub workload: Workload,
     /// Constant folding makes no constant of more than this many bytes.
     pub fold_budget: u64,
 }
@@ -78,6 +81,7 @@ impl Default for Options {
             overrides: Vec::new(),
             smooth: None,
             float: None,
+            workload: Workload::Mixed,
             fold_budget: 1 << 20,
         }
     }

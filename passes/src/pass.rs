@@ -7,7 +7,8 @@ use qcc_ir::Diagnostic;
 use qcc_ir::diag::Result;
 use qcc_ir::exec::{CostModel, Executor};
 use qcc_ir::graph::Module;
-use qcc_ir::ledger::Ledger;
+use qcc_ir::ledger::{Candidate, Ledger};
+use std::collections::BTreeMap;
 
 /// A function from module to module.
 ///
@@ -41,6 +42,8 @@ pub struct PassContext<'a> {
     pub samples: Option<&'a dyn Samples>,
     /// What weight methods decided about the module's weights.
     pub codes: CodedWeights,
+    /// By layer, the schemes among which one was chosen before; for the ledger.
+    pub considered: BTreeMap<String, Vec<Candidate>>,
     /// Threads; results do not depend on their number.
     pub threads: usize,
     /// What the user should know although the passes went on.
@@ -60,6 +63,7 @@ impl<'a> PassContext<'a> {
             statistics: None,
             samples: None,
             codes: CodedWeights::default(),
+            considered: BTreeMap::new(),
             threads: 1,
             warnings: Vec::new(),
             executor: None,

@@ -1,8 +1,9 @@
 //! What forms cost: the target's cost model at the sizes that matter.
 //!
 //! Each symbol may name sizes to optimise for (`dim n = 1..4096 @ 1, 16`). The i-th size of every
-//! symbol makes the i-th *bucket*; the cost of an op is the sum over the buckets. A symbol without
-//! sizes counts with its largest size up to 128.
+//! symbol makes the i-th *bucket*; the cost of an op is the mean over all calls, of which each
+//! bucket has the share that the [`Workload`] says. A symbol without sizes counts with its largest size up to
+//! 128.
 //!
 //! [`Traffic`] is the model without a target: every op is a kernel that reads its operands and
 //! writes its results once,
@@ -36,13 +37,18 @@ pub struct Traffic {
     pub bytes_per_micro: f64,
 }
 
+impl Traffic {
+    /// That of the default.
+    pub const USUAL: Traffic = Traffic {
+        launch_micros: LAUNCH_MICROS,
+        bytes_per_micro: BYTES_PER_MICRO,
+    };
+}
+
 impl Default for Traffic {
     /// 2 µs per kernel, 2 TB/s.
     fn default() -> Self {
-        Traffic {
-            launch_micros: LAUNCH_MICROS,
-            bytes_per_micro: BYTES_PER_MICRO,
-        }
+        Traffic::USUAL
     }
 }
 
@@ -84,18 +90,46 @@ fn bytes(t: &TensorType, dims: Bindings<'_>) -> f64 {
     codes + scales
 }
 
+/// How often each bucket is called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Workload {
+    /// Generation: the first, smallest sizes a thousand times for each call of the others.
+    Decode,
+    /// Prompts: the last, largest sizes a thousand times for each call of the others.
+    Prefill,
+    /// Every bucket once.
+    #[default]
+    Mixed,
+}
+
+impl Workload {
+    /// Calls of the bucket at this position of so many, as a share of all.
+    fn share(self, at: usize, of: usize) -> f64 {
+        let often = match self {
+            Workload::Decode => Some(0),
+            Workload::Prefill => Some(of.saturating_sub(1)),
+            Workload::Mixed => None,
+        };
+        let calls = |i: usize| if often == Some(i) { 1000.0 } else { 1.0 };
+        calls(at) / (0..of).map(calls).sum::<f64>()
+    }
+}
+
 /// One set of sizes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Bucket {
     /// `n=16, seq=128`, or `any` without symbols.
     pub(super) name: String,
+    /// Its share of all calls.
+    share: f64,
     sizes: BTreeMap<String, i64>,
 }
 
 /// The sizes at which a module's ops are costed.
-pub(super) fn buckets(m: &Module) -> Vec<Bucket> {
+pub(super) fn buckets(m: &Module, workload: Workload) -> Vec<Bucket> {
     let count = m.symbols.iter().map(|s| s.points.len()).max();
-    (0..count.unwrap_or(0).max(1))
+    let count = count.unwrap_or(0).max(1);
+    (0..count)
         .map(|i| {
             let sizes: BTreeMap<String, i64> = m
                 .symbols
@@ -112,7 +146,11 @@ pub(super) fn buckets(m: &Module) -> Vec<Bucket> {
                 true => "any".into(),
                 false => parts.join(", "),
             };
-            Bucket { name, sizes }
+            Bucket {
+                name,
+                share: workload.share(i, count),
+                sizes,
+            }
         })
         .collect()
 }
@@ -129,10 +167,10 @@ pub(super) struct Costs<'a> {
 
 impl<'a> Costs<'a> {
     /// For the sizes that a module names.
-    pub(super) fn new(model: &'a dyn CostModel, m: &Module) -> Self {
+    pub(super) fn new(model: &'a dyn CostModel, m: &Module, workload: Workload) -> Self {
         Costs {
             model,
-            buckets: buckets(m),
+            buckets: buckets(m, workload),
             known: HashMap::new(),
         }
     }
@@ -140,6 +178,12 @@ impl<'a> Costs<'a> {
     /// The name of the target.
     pub(super) fn target(&self) -> &str {
         self.model.target()
+    }
+
+    /// The mean over all calls of microseconds per bucket.
+    pub(super) fn mean(&self, micros: &[f64]) -> f64 {
+        let shares = self.buckets.iter().map(|b| b.share);
+        shares.zip(micros).map(|(share, us)| share * us).sum()
     }
 
     /// The cost of an op.

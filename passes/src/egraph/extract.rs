@@ -103,7 +103,7 @@ pub(super) fn node_cost(space: &Space<'_>, costs: &mut Costs<'_>, node: &Node) -
     };
     let types: Vec<_> = operands.iter().map(|o| space.ty(*o)).collect();
     let micros = match costs.op(&data.kind, &types, &data.results) {
-        Ok(m) => m.iter().sum(),
+        Ok(m) => costs.mean(&m),
         Err(_) => IMPOSSIBLE_MICROS,
     };
     let steps = data.kind.expr().map_or(1, |e| e.nodes.len());

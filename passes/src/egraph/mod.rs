@@ -18,6 +18,7 @@
 //! | `rules/` | the rules, one row each |
 //! | `saturate`, `cost`, `extract`, `bound` | the search |
 //! | `recipe`, `weights`, `replay`, `explain` | the result: ops, merged weights, reasons |
+//! | `price` | what a function would cost once fused |
 
 mod analysis;
 mod body;
@@ -27,6 +28,7 @@ mod cost;
 mod explain;
 mod extract;
 mod lang;
+mod price;
 mod recipe;
 mod region;
 mod replay;
@@ -37,13 +39,14 @@ mod space;
 mod tests;
 mod weights;
 
-pub use cost::Traffic;
+pub use cost::{Traffic, Workload};
+pub(crate) use price::{Part, Price, Pricer, parts};
 pub use rules::{Exactness, RuleInfo, table as rules};
 pub use saturate::Limits;
 
 use crate::pass::{Pass, PassContext};
 use cost::Costs;
-use qcc_ir::diag::Result;
+use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::exec::CostModel;
 use qcc_ir::graph::Module;
 use qcc_ir::ledger::Ledger;
@@ -67,7 +70,15 @@ impl Pass for Fuse {
     fn run(&self, module: &Module, ctx: &mut PassContext<'_>) -> Result<Module> {
         let traffic = Traffic::default();
         let cost = ctx.cost.unwrap_or(&traffic);
-        let fused = fuse(module, cost, Limits::default())?;
+        let mut costs = Costs::new(cost, module, ctx.options.workload);
+        if ctx.options.workload != Workload::Mixed && costs.buckets.len() < 2 {
+            let message = "--workload has no effect: there is one set of sizes";
+            ctx.warnings.push(
+                Diagnostic::warning(48, Class::Usage, message)
+                    .hint("name sizes with --dims NAME=MIN..MAX@SIZE,SIZE…"),
+            );
+        }
+        let fused = fuse_with(module, &mut costs, Limits::default(), &rules::all())?;
         ctx.ledger.merge(fused.ledger);
         Ok(fused.module)
     }
@@ -95,21 +106,21 @@ pub struct Stats {
     pub cut: usize,
 }
 
-/// Fuses the ops of every function.
+/// Fuses the ops of every function, each bucket of sizes counting alike.
 ///
 /// # Errors
 /// Defects of the rules only (`Q092n`): every valid module has a result, if need be its own ops.
 pub fn fuse(module: &Module, cost: &dyn CostModel, limits: Limits) -> Result<Fused> {
-    fuse_with(module, cost, limits, &rules::all())
+    let mut costs = Costs::new(cost, module, Workload::Mixed);
+    fuse_with(module, &mut costs, limits, &rules::all())
 }
 
 fn fuse_with(
     module: &Module,
-    cost: &dyn CostModel,
+    costs: &mut Costs<'_>,
     limits: Limits,
     rules: &[&'static rules::Rule],
 ) -> Result<Fused> {
-    let mut costs = Costs::new(cost, module);
     let mut solved: HashMap<Region, Rc<Recipe>> = HashMap::new();
     let mut out = Module {
         symbols: module.symbols.clone(),
@@ -125,7 +136,7 @@ fn fuse_with(
             let recipe = match solved.get(region) {
                 Some(r) => r.clone(),
                 None => {
-                    let r = Rc::new(recipe::solve(region, rules, &mut costs, limits)?);
+                    let r = Rc::new(recipe::solve(region, rules, costs, limits)?);
                     stats.cut += usize::from(r.cut);
                     solved.insert(region.clone(), r.clone());
                     r
@@ -137,7 +148,7 @@ fn fuse_with(
                 region,
                 binding,
             };
-            explain::record(&mut ledger, &site, &recipe, &costs);
+            explain::record(&mut ledger, &site, &recipe, costs);
             recipes.push(recipe);
         }
         stats.regions += recipes.len();

@@ -125,8 +125,9 @@ fn decide(
     scheme: Scheme,
     why: Option<String>,
 ) -> Result<Assigned> {
+    let weighed = ctx.considered.get(&site.name);
     let mut considered = Vec::new();
-    if let Some(why) = why.filter(|_| scheme != ctx.options.scheme) {
+    if let Some(why) = why.filter(|_| weighed.is_none() && scheme != ctx.options.scheme) {
         considered.push(Candidate::refused(&ctx.options.scheme.name, why));
     }
     let mut chosen = None;
@@ -158,6 +159,11 @@ fn decide(
     }
     if chosen.is_none() {
         considered.push(Candidate::new("float"));
+    }
+    // Of what was weighed before, figures are known.
+    for (i, w) in weighed.into_iter().flatten().enumerate() {
+        considered.retain(|c: &Candidate| c.candidate != w.candidate);
+        considered.insert(i, w.clone());
     }
     let label = chosen.as_ref().map_or("float", |(name, _)| name);
     let decision = |topic| {

@@ -36,7 +36,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use assign::{Acts, Quantized};
+pub(crate) use assign::{Acts, Quantized};
 pub(crate) use assign::{Assigned, assign};
 pub(crate) use awq::Awq;
 use coded::Coded;
@@ -46,7 +46,7 @@ pub(crate) use fold::{Folded, target};
 pub use grid::Grid;
 pub use methods::Algo;
 pub use scheme::{Granularity, Group, QuantSpec, Scheme, Weights};
-pub(crate) use sites::sites;
+pub(crate) use sites::{Site, sites};
 pub use stream::Samples;
 
 use crate::pass::{Pass, PassContext};
@@ -73,8 +73,11 @@ impl Pass for Quantize {
         let assigned = assign(module, ctx)?;
         let mut layers = Layers::new(&assigned, &ctx.codes);
         let gptq = assigned.iter().any(|l| fit::methods_of(l, ctx).gptq);
-        ctx.warnings
-            .extend(idle::without_effect(ctx.options, &assigned, gptq));
+        // Where schemes were chosen, options had their effect on the choice.
+        if ctx.considered.is_empty() {
+            ctx.warnings
+                .extend(idle::without_effect(ctx.options, &assigned, gptq));
+        }
         for d in assigned.into_iter().flat_map(|a| a.decisions) {
             ctx.ledger.record(d);
         }

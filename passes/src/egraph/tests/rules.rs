@@ -5,6 +5,7 @@ use super::Launches;
 use super::cases::Case;
 use super::fill::{Rng, fill};
 use super::{cases, cases_merge};
+use crate::egraph::cost::{Costs, Workload};
 use crate::egraph::rules::{self, Exactness, Found, Rule};
 use crate::egraph::space::{Arg, NewOp, Proposal, Space};
 use crate::egraph::{Fused, Limits, fuse_with, region, saturate};
@@ -31,7 +32,13 @@ fn rule(name: &str) -> &'static Rule {
 fn fuse_by(m: &Module, rules: &[&'static Rule]) -> Fused {
     let violations = verify(m);
     assert!(violations.is_empty(), "{violations:?}\n{m}");
-    let out = fuse_with(m, &Launches, Limits::default(), rules).unwrap();
+    let out = fuse_with(
+        m,
+        &mut Costs::new(&Launches, m, Workload::Mixed),
+        Limits::default(),
+        rules,
+    )
+    .unwrap();
     let violations = verify(&out.module);
     assert!(violations.is_empty(), "{violations:?}\n{}", out.module);
     out
@@ -220,7 +227,13 @@ fn a_rule_that_changes_a_type_ends_the_pass() {
     let text = "%y: f32[M, K] = add %x, %k
                 return %y";
     let m = module(&fill(text, &mut Rng(1)));
-    let error = fuse_with(&m, &Launches, Limits::default(), &[&WRONG_TYPE]).unwrap_err();
+    let error = fuse_with(
+        &m,
+        &mut Costs::new(&Launches, &m, Workload::Mixed),
+        Limits::default(),
+        &[&WRONG_TYPE],
+    )
+    .unwrap_err();
     assert_eq!(error.code(), "Q0920");
     assert!(error.message().contains("f32"), "{error}");
 }

@@ -2,7 +2,7 @@
 
 use super::fill::Rng;
 use super::{Launches, fused};
-use crate::egraph::cost::{Costs, buckets};
+use crate::egraph::cost::{Costs, Workload, buckets};
 use crate::egraph::extract::{extract, node_cost};
 use crate::egraph::lang::Node;
 use crate::egraph::space::Space;
@@ -143,7 +143,7 @@ fn extraction_is_exact() {
         let m = module(&random(&mut rng, 3 + i % 9));
         let models: [&dyn CostModel; 2] = [&Launches, &Traffic::default()];
         for model in models {
-            let mut costs = Costs::new(model, &m);
+            let mut costs = Costs::new(model, &m, Workload::Mixed);
             for (region, _) in &region::partition(&m.funcs[0]).regions {
                 let (space, outcome) =
                     saturate::saturate(region, &rules::all(), Limits::default()).unwrap();
@@ -238,7 +238,13 @@ fn without_rules_a_function_stays_as_it_is() {
         }
     "#;
     let m = module(text);
-    let out = fuse_with(&m, &Launches, Limits::default(), &[]).unwrap();
+    let out = fuse_with(
+        &m,
+        &mut Costs::new(&Launches, &m, Workload::Mixed),
+        Limits::default(),
+        &[],
+    )
+    .unwrap();
     assert_eq!(out.module.to_string(), m.to_string());
 }
 
@@ -360,13 +366,16 @@ fn costs_are_summed_over_the_sizes_that_matter() {
         "dim n = 1..64 @ 1, 16\ndim s = 2..4\n\
          func @main(%x: f32[n, s]) -> (y: f32[n, s]) {\n%y: f32[n, s] = neg %x\nreturn %y\n}\n",
     );
-    let names: Vec<String> = buckets(&m).into_iter().map(|b| b.name).collect();
+    let names: Vec<String> = buckets(&m, Workload::Mixed)
+        .into_iter()
+        .map(|b| b.name)
+        .collect();
     assert_eq!(names, ["n=1, s=4", "n=16, s=4"]);
     let traffic = Traffic {
         launch_micros: 2.0,
         bytes_per_micro: 8.0,
     };
-    let mut costs = Costs::new(&traffic, &m);
+    let mut costs = Costs::new(&traffic, &m, Workload::Mixed);
     let ty = m.funcs[0].values[0].ty.clone();
     let micros = costs.op(&m.funcs[0].ops[0].kind, &[&ty], std::slice::from_ref(&ty));
     assert_eq!(micros, Ok(vec![2.0 + 4.0, 2.0 + 64.0]));

@@ -1,0 +1,164 @@
+//! What each scheme of each layer does to the model's output.
+//!
+//! ```text
+//! error(layer, scheme) = mean over rows of KL(p ‖ q),   p, q = softmax of the output
+//! ```
+//!
+//! where `p` comes from the float model and `q` from the model in which that layer alone has the
+//! scheme, on calibration samples. Nothing is linearised and no gradient is taken. To first order
+//! independent errors add up:
+//!
+//! ```text
+//! KL(all) ≈ Σ over layers: error(layer, its scheme)
+//! ```
+//!
+//! for the divergence is a quadratic form of a small disturbance of the output, and the mixed terms
+//! of disturbances that have nothing to do with each other vanish in the mean. Whoever chooses by
+//! this sum has to measure the whole in the end.
+//!
+//! Smoothing and weight methods run for each scheme as if it were that of all layers, so an error
+//! is that of codes which the methods would find.
+//!
+//! Preconditions: the first result is logits, a float with the classes along its last dimension.
+
+use super::menu::{Menu, context, with_scheme};
+use crate::manager::Manager;
+use crate::pass::PassContext;
+use crate::quantize::{Assigned, Layers, assign};
+use crate::registry::parse_list;
+use crate::rewrite::rewrite;
+use qcc_ir::Tensor;
+use qcc_ir::diag::{Class, Diagnostic, Result};
+use qcc_ir::exec::Executor;
+use qcc_ir::format::decode_slice;
+use qcc_ir::graph::Module;
+use std::collections::BTreeSet;
+
+/// Is told how many measurements are done and how many there are.
+pub type Step<'s> = &'s mut dyn FnMut(usize, usize) -> Result<()>;
+
+/// What runs before codes are computed.
+const BEFORE: &str = "smooth,awq,fit-weights";
+
+/// Fills in the errors of the menus.
+///
+/// # Errors
+/// `Q0535` when the first result is no float; what passes and the executor report.
+pub(super) fn measure(
+    m: &Module,
+    ctx: &PassContext<'_>,
+    executor: &dyn Executor,
+    batches: &[Vec<Tensor>],
+    menus: &mut [Menu],
+    step: Step<'_>,
+) -> Result<()> {
+    let float = logits(m, executor, batches)?;
+    let items = menus.iter().flat_map(|menu| &menu.items[1..]);
+    let total = items.clone().count();
+    let schemes: BTreeSet<String> = items.map(|i| i.scheme.clone()).collect();
+    let mut done = 0;
+    for scheme in schemes {
+        let options = with_scheme(ctx.options, &scheme)?;
+        let mut own = context(ctx, &options);
+        let module = Manager::new(parse_list(BEFORE)?)
+            .run(m.clone(), &mut own)?
+            .module;
+        for (menu, a) in menus.iter_mut().zip(assign(&module, &own)?) {
+            let Some(at) = menu.find(&scheme).filter(|at| *at > 0) else {
+                continue;
+            };
+            step(done, total)?;
+            let one = only(&module, &own, a)?;
+            menu.items[at].error = divergence(&float, &logits(&one, executor, batches)?)?;
+            done += 1;
+        }
+    }
+    Ok(())
+}
+
+/// The module with one layer quantized.
+fn only(m: &Module, ctx: &PassContext<'_>, a: Assigned) -> Result<Module> {
+    let mut layers = Layers::new(&[a], &ctx.codes);
+    Ok(rewrite(m, &mut layers)?.module)
+}
+
+/// The first result of a module on batches, which has to be logits.
+///
+/// # Errors
+/// `Q0535` when it is no float; what the executor reports.
+pub fn logits(m: &Module, executor: &dyn Executor, batches: &[Vec<Tensor>]) -> Result<Vec<Tensor>> {
+    let mut prepared = executor.prepare(m, &[])?;
+    let mut all = Vec::with_capacity(batches.len());
+    for inputs in batches {
+        let first = prepared.run(inputs, &mut |_, _| ())?.into_iter().next();
+        let logits = first.filter(|t| t.dtype().is_float() && !t.dims().is_empty());
+        all.push(logits.ok_or_else(|| {
+            let message = "the first output holds no logits: schemes cannot be weighed by them";
+            Diagnostic::error(535, Class::Usage, message)
+        })?);
+    }
+    Ok(all)
+}
+
+/// The mean over rows of KL(softmax float ‖ softmax other), in nats.
+///
+/// # Errors
+/// `Q0535` when the shapes differ.
+pub fn divergence(float: &[Tensor], other: &[Tensor]) -> Result<f64> {
+    let (mut sum, mut rows) = (0.0, 0usize);
+    for (a, b) in float.iter().zip(other) {
+        if a.dims() != b.dims() {
+            let message = format!("logits have the shapes {:?} and {:?}", a.dims(), b.dims());
+            return Err(Diagnostic::error(535, Class::Input, message));
+        }
+        let width = a.dims().last().map_or(1, |n| *n as usize).max(1);
+        let (a, b) = (numbers(a)?, numbers(b)?);
+        for (a, b) in a.chunks(width).zip(b.chunks(width)) {
+            sum += kl(a, b);
+            rows += 1;
+        }
+    }
+    Ok(sum / rows.max(1) as f64)
+}
+
+fn numbers(t: &Tensor) -> Result<Vec<f32>> {
+    let mut v = vec![0.0f32; t.numel()];
+    decode_slice(t.dtype(), t.bytes(), &mut v)
+        .map_err(|e| Diagnostic::error(520, Class::Input, e.to_string()))?;
+    Ok(v)
+}
+
+fn kl(a: &[f32], b: &[f32]) -> f64 {
+    let (za, zb) = (log_sum_exp(a), log_sum_exp(b));
+    let term = |(a, b): (&f32, &f32)| {
+        let log = f64::from(*a) - za;
+        libm::exp(log) * (log - (f64::from(*b) - zb))
+    };
+    a.iter().zip(b).map(term).sum::<f64>().max(0.0)
+}
+
+fn log_sum_exp(x: &[f32]) -> f64 {
+    let most = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = x
+        .iter()
+        .map(|v| libm::exp(f64::from(*v) - f64::from(most)))
+        .sum();
+    f64::from(most) + libm::log(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn divergence_is_that_of_the_definition() {
+        let t = |v: &[f32]| vec![Tensor::f32(&[2, 2], v).unwrap()];
+        let p = t(&[0.25f32.ln(), 0.75f32.ln(), 0.0, 0.0]);
+        let q = t(&[0.5f32.ln(), 0.5f32.ln(), 0.0, 0.0]);
+        let expected = (0.25 * 0.5f64.ln() + 0.75 * 1.5f64.ln()) / 2.0;
+        assert!((divergence(&p, &q).unwrap() - expected).abs() < 1e-7);
+        assert_eq!(divergence(&p, &p).unwrap(), 0.0);
+        let other = vec![Tensor::f32(&[1, 4], &[0.0; 4]).unwrap()];
+        assert_eq!(divergence(&p, &other).unwrap_err().code(), "Q0535");
+    }
+}
