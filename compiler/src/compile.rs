@@ -4,6 +4,7 @@
 //! import → prepare → calibrate (with data) → smooth, quantize, narrow → fuse → sections → plan
 //! ```
 
+use crate::auto;
 use crate::cost::SharedCost;
 use crate::data::Dataset;
 use crate::onnx::{ImportOptions, Model, import};
@@ -15,10 +16,11 @@ use qcc_ir::Tensor;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::eval::weight_tensor;
 use qcc_ir::graph::Module;
-use qcc_ir::ledger::Ledger;
+use qcc_ir::ledger::{Candidate, Ledger};
 use qcc_ir::plan::{Interface, Plan, Port, WeightEntry};
 use qcc_passes::{
-    Calibrator, Manager, Observer, PassContext, Samples, Statistics, layer_errors, pipeline,
+    Calibrator, LayerError, Manager, Observer, PassContext, Samples, Statistics, layer_errors,
+    pipeline,
 };
 use qcc_runtime::plan_file::{AlignedBytes, Written, plan_in_memory};
 use qcc_runtime::{PlanContents, PlanWriter};
@@ -26,9 +28,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Samples of a calibration batch.
-const BATCH: usize = 8;
+pub(crate) const BATCH: usize = 8;
 /// Calibration samples on which the error of each layer is measured.
-const ERROR_SAMPLES: usize = 8;
+pub(crate) const ERROR_SAMPLES: usize = 8;
 
 /// Is told how far a compilation has come, and may end it.
 pub trait Progress {
@@ -110,7 +112,7 @@ impl<'a> Compiler<'a> {
         self
     }
 
-    fn step(&mut self, stage: &str, done: usize, total: usize) -> Result<()> {
+    pub(crate) fn step(&mut self, stage: &str, done: usize, total: usize) -> Result<()> {
         let goes_on = match self.progress.as_deref_mut() {
             Some(p) => p.step(stage, done, total),
             None => Silent.step(stage, done, total),
@@ -124,6 +126,11 @@ impl<'a> Compiler<'a> {
                 format!("cancelled while at {stage}"),
             ))
         }
+    }
+
+    /// Threads to use.
+    pub(crate) fn threads(&self) -> usize {
+        self.options.threads
     }
 
     /// Refuses options without effect where that was asked for.
@@ -203,7 +210,8 @@ impl<'a> Compiler<'a> {
     }
 
     /// Quantizes and lowers a prepared model. Weight methods that need more than statistics run
-    /// on the samples; on the first of them the error of each layer is measured.
+    /// on the samples; on the first of them the error of each layer is measured, and schemes are
+    /// chosen if the options leave that open.
     ///
     /// # Errors
     /// As [`Compiler::compile`].
@@ -216,44 +224,36 @@ impl<'a> Compiler<'a> {
         let targets = self.options.resolve_targets()?;
         let mut options = self.options.passes.clone();
         options.float = self.options.float_storage(&targets);
-        let executor = self.executor()?;
-        let mut ctx = PassContext::new(&options);
-        ctx.statistics = statistics;
-        ctx.executor = Some(&executor);
-        ctx.threads = self.options.threads;
-        let batches = data.map(Batches);
-        ctx.samples = batches.as_ref().map(|b| b as &dyn Samples);
-        let cost = SharedCost::new(&targets);
-        ctx.cost = Some(&cost);
-        self.step("quantize", 0, 2)?;
-        let codes_at = pipeline::QUANTIZE
-            .iter()
-            .position(|(name, _)| *name == "quantize")
-            .unwrap_or(0);
-        let (before, after) = pipeline::QUANTIZE.split_at(codes_at);
-        let smoothed = manager(before, &mut self.observer)?
-            .run(prepared.module, &mut ctx)?
-            .module;
-        let errors = match data {
-            None => Vec::new(),
-            Some(d) => {
-                let first = d.batch(0, ERROR_SAMPLES.min(d.len()))?;
-                layer_errors(&smoothed, &ctx, &executor, &[first])?
+        let calibrated = statistics.is_some();
+        let given = Given {
+            statistics,
+            data,
+            executor: self.executor()?,
+            cost: SharedCost::new(&targets),
+        };
+        let (applied, auto) = match self.options.auto {
+            None => {
+                let weighed = BTreeMap::new();
+                (
+                    self.apply(prepared.module, &options, &given, weighed)?,
+                    None,
+                )
+            }
+            Some(bound) => {
+                let (applied, report) =
+                    auto::compile(&mut self, &prepared.module, &options, &given, bound)?;
+                (applied, Some(report))
             }
         };
-        self.step("quantize", 1, 2)?;
-        let module = manager(after, &mut self.observer)?
-            .run(smoothed, &mut ctx)?
-            .module;
         let mut warnings = prepared.warnings;
-        warnings.append(&mut ctx.warnings);
-        let layers = LayerReport::of(&ctx.ledger, &errors);
-        if ctx.statistics.is_some() && layers.iter().all(|l| l.scheme == "float") {
+        warnings.extend(applied.warnings);
+        let layers = LayerReport::of(&applied.ledger, &applied.errors);
+        if calibrated && auto.is_none() && layers.iter().all(|l| l.scheme == "float") {
             let message = "calibration data has no effect: nothing is quantized";
             warnings.push(Diagnostic::warning(48, Class::Usage, message));
         }
         self.accept(&warnings)?;
-        let module = sections::store_constants(module)?;
+        let module = sections::store_constants(applied.module)?;
         let mut plan = Plan::new(
             String::new(),
             prepared.model_hash,
@@ -276,20 +276,95 @@ impl<'a> Compiler<'a> {
             options: plan.options.clone(),
             layers,
             targets: reports,
+            auto,
             warnings,
         };
         Ok(Compiled {
             plan,
-            ledger: ctx.ledger,
+            ledger: applied.ledger,
             report,
             texts,
             module,
         })
     }
+
+    /// Runs the passes from the float module to the fused one. `weighed` is what is known of the
+    /// candidates for each layer.
+    pub(crate) fn apply(
+        &mut self,
+        module: Module,
+        options: &qcc_passes::Options,
+        given: &Given<'_>,
+        weighed: BTreeMap<String, Vec<Candidate>>,
+    ) -> Result<Applied> {
+        let batches = given.data.map(Batches);
+        let mut ctx = given.context(options, self.options.threads, batches.as_ref());
+        ctx.considered = weighed;
+        self.step("quantize", 0, 2)?;
+        let codes_at = pipeline::QUANTIZE
+            .iter()
+            .position(|(name, _)| *name == "quantize")
+            .unwrap_or(0);
+        let (before, after) = pipeline::QUANTIZE.split_at(codes_at);
+        let smoothed = manager(before, &mut self.observer)?
+            .run(module, &mut ctx)?
+            .module;
+        let errors = match given.data {
+            None => Vec::new(),
+            Some(d) => {
+                let first = d.batch(0, ERROR_SAMPLES.min(d.len()))?;
+                layer_errors(&smoothed, &ctx, &given.executor, &[first])?
+            }
+        };
+        self.step("quantize", 1, 2)?;
+        let module = manager(after, &mut self.observer)?
+            .run(smoothed, &mut ctx)?
+            .module;
+        Ok(Applied {
+            module,
+            ledger: ctx.ledger,
+            warnings: ctx.warnings,
+            errors,
+        })
+    }
+}
+
+/// What passes are given besides the module and the options.
+pub(crate) struct Given<'a> {
+    pub(crate) statistics: Option<Statistics>,
+    pub(crate) data: Option<&'a Dataset>,
+    pub(crate) executor: CpuExecutor,
+    pub(crate) cost: SharedCost,
+}
+
+impl Given<'_> {
+    /// A context of passes.
+    pub(crate) fn context<'c>(
+        &'c self,
+        options: &'c qcc_passes::Options,
+        threads: usize,
+        samples: Option<&'c Batches<'_>>,
+    ) -> PassContext<'c> {
+        let mut ctx = PassContext::new(options);
+        ctx.statistics = self.statistics.clone();
+        ctx.executor = Some(&self.executor);
+        ctx.threads = threads;
+        ctx.samples = samples.map(|b| b as &dyn Samples);
+        ctx.cost = Some(&self.cost);
+        ctx
+    }
+}
+
+/// A module as the passes left it.
+pub(crate) struct Applied {
+    pub(crate) module: Module,
+    ledger: Ledger,
+    warnings: Vec<Diagnostic>,
+    errors: Vec<LayerError>,
 }
 
 /// A data set in batches.
-struct Batches<'a>(&'a Dataset);
+pub(crate) struct Batches<'a>(pub(crate) &'a Dataset);
 
 impl Samples for Batches<'_> {
     fn batches(&self) -> usize {

@@ -4,6 +4,7 @@
 //! it. The `qcc` command is a thin layer over this library.
 #![warn(missing_docs)]
 
+mod auto;
 mod compile;
 mod cost;
 pub mod data;
@@ -14,7 +15,8 @@ mod report;
 mod sections;
 pub mod verify;
 
+pub use auto::{AutoReport, Predicted};
 pub use compile::{Compiled, Compiler, Prepared, Progress, interface};
-pub use options::{Float, Options};
-pub use qcc_passes::{ActMode, Algo, Grid, Scheme, Statistics};
+pub use options::{Bound, Float, Options};
+pub use qcc_passes::{ActMode, Algo, Grid, Scheme, Statistics, Workload};
 pub use report::{LayerReport, Notice, Report, TargetReport};

@@ -4,7 +4,7 @@ use qcc_codegen::target::Target;
 use qcc_ir::DType;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::graph::Symbol;
-use qcc_passes::ActMode;
+use qcc_passes::{ActMode, Workload};
 use std::collections::BTreeMap;
 
 /// How what stays float is stored.
@@ -18,6 +18,17 @@ pub enum Float {
     Fixed(DType),
 }
 
+/// What a choice of schemes has to keep.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bound {
+    /// Perplexity grows by at most this many percent.
+    Drop(f64),
+    /// The output diverges from float by at most this many nats per row.
+    Divergence(f64),
+    /// The layers' weights take at most this many bits per element, scales included.
+    Bits(f64),
+}
+
 /// Everything that a compilation depends on besides the model and the calibration data.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -25,6 +36,8 @@ pub struct Options {
     pub targets: Vec<String>,
     /// What passes are told: scheme, activations, exclusions, smoothing.
     pub passes: qcc_passes::Options,
+    /// Chooses the schemes of layers under this bound instead of giving all the same.
+    pub auto: Option<Bound>,
     /// Storage of floats.
     pub float: Float,
     /// Ranges and preferred sizes of symbolic dimensions.
@@ -40,6 +53,7 @@ impl Default for Options {
         Options {
             targets: vec!["cpu".to_string()],
             passes: qcc_passes::Options::default(),
+            auto: None,
             float: Float::Auto,
             symbols: Vec::new(),
             threads: 1,
@@ -91,7 +105,20 @@ impl Options {
         let mut out = BTreeMap::new();
         let mut put = |k: &str, v: String| out.insert(k.to_string(), v);
         put("targets", self.targets.join(","));
-        put("scheme", p.scheme.name.clone());
+        match self.auto {
+            None => put("scheme", p.scheme.name.clone()),
+            Some(Bound::Drop(x)) => put("auto", format!("drop {x}%")),
+            Some(Bound::Divergence(x)) => put("auto", format!("kl {x}")),
+            Some(Bound::Bits(x)) => put("auto", format!("bits {x}")),
+        };
+        let workload = match p.workload {
+            Workload::Decode => Some("decode"),
+            Workload::Prefill => Some("prefill"),
+            Workload::Mixed => None,
+        };
+        if let Some(w) = workload {
+            put("workload", w.into());
+        }
         put("head", p.head.name.clone());
         let act = match p.act {
             ActMode::Auto => "auto",

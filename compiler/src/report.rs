@@ -1,5 +1,6 @@
 //! What was compiled: the numbers behind the summary and `--json`.
 
+use crate::auto::AutoReport;
 use qcc_ir::diag::Diagnostic;
 use qcc_ir::ledger::{Ledger, Topic};
 use qcc_ir::plan::{Plan, TargetSection};
@@ -20,6 +21,9 @@ pub struct Report {
     pub layers: Vec<LayerReport>,
     /// Every target.
     pub targets: BTreeMap<String, TargetReport>,
+    /// How schemes were chosen, if they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto: Option<AutoReport>,
     /// What the user should know.
     #[serde(serialize_with = "notices")]
     pub warnings: Vec<Diagnostic>,

@@ -3,7 +3,7 @@
 use super::usage;
 use clap::{Args, ValueEnum};
 use qcc::{ActMode, Algo, Grid, Scheme};
-use qcc::{Float, Options};
+use qcc::{Bound, Float, Options, Workload};
 use qcc_ir::DType;
 use qcc_ir::diag::Result;
 use qcc_ir::graph::Symbol;
@@ -30,6 +30,17 @@ pub(crate) enum FloatArg {
     Bf16,
     /// binary32
     F32,
+}
+
+/// Which sizes are called most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WorkloadArg {
+    /// The smallest.
+    Decode,
+    /// The largest.
+    Prefill,
+    /// All alike.
+    Mixed,
 }
 
 /// What is quantized, and how.
@@ -71,7 +82,7 @@ pub(crate) struct SchemeArgs {
     #[arg(long, help_heading = "Scheme")]
     act_order: bool,
     /// How activations are quantized.
-    #[arg(long, help_heading = "Scheme")]
+    #[arg(long, conflicts_with = "auto", help_heading = "Scheme")]
     act: Option<Act>,
     /// Smooth activations into weights: off, or the exponent (0 to 1).
     #[arg(
@@ -94,6 +105,40 @@ pub(crate) struct SchemeArgs {
         help_heading = "Scheme"
     )]
     overrides: Vec<String>,
+    /// Choose the scheme of each layer together with fusion, for the least time under a bound;
+    /// needs --calib [default bound: --max-drop 1].
+    #[arg(long, group = "scheme_choice", help_heading = "Choice")]
+    auto: bool,
+    /// Perplexity may grow by this many percent.
+    #[arg(
+        long,
+        value_name = "P%",
+        requires = "auto",
+        group = "bound",
+        help_heading = "Choice"
+    )]
+    max_drop: Option<String>,
+    /// The output may diverge from float by this many nats per row.
+    #[arg(
+        long,
+        value_name = "NATS",
+        requires = "auto",
+        group = "bound",
+        help_heading = "Choice"
+    )]
+    max_kl: Option<f64>,
+    /// Weights take this many bits per element at most; the least divergence wins.
+    #[arg(
+        long,
+        value_name = "BITS",
+        requires = "auto",
+        group = "bound",
+        help_heading = "Choice"
+    )]
+    effective_bits: Option<f64>,
+    /// Which of the sizes of --dims … @ are called most: the smallest, the largest, or all alike.
+    #[arg(long, value_enum, default_value = "mixed", help_heading = "Choice")]
+    workload: WorkloadArg,
     /// Storage of what stays float.
     #[arg(long, value_enum, default_value = "auto", help_heading = "Scheme")]
     float: FloatArg,
@@ -126,6 +171,11 @@ impl SchemeArgs {
             head: None,
             exclude: Vec::new(),
             overrides: Vec::new(),
+            auto: false,
+            max_drop: None,
+            max_kl: None,
+            effective_bits: None,
+            workload: WorkloadArg::Mixed,
             float: FloatArg::Auto,
             dims: Vec::new(),
             strict: false,
@@ -138,6 +188,8 @@ impl SchemeArgs {
         let words = [&self.scheme, &self.head, &self.algo];
         let lists = [&self.exclude, &self.overrides, &self.dims];
         self.fp8
+            || self.auto
+            || self.workload != WorkloadArg::Mixed
             || self.int8
             || self.int4
             || self.sym
@@ -183,6 +235,11 @@ impl SchemeArgs {
             ..qcc_passes::Options::default()
         };
         passes.gptq.act_order = self.act_order;
+        passes.workload = match self.workload {
+            WorkloadArg::Decode => Workload::Decode,
+            WorkloadArg::Prefill => Workload::Prefill,
+            WorkloadArg::Mixed => Workload::Mixed,
+        };
         if let Some(h) = &self.head {
             passes.head = Scheme::named(h)?;
         }
@@ -195,6 +252,7 @@ impl SchemeArgs {
         Ok(Options {
             targets,
             passes,
+            auto: self.bound()?,
             float: match self.float {
                 FloatArg::Auto => Float::Auto,
                 FloatArg::F16 => Float::Fixed(DType::F16),
@@ -205,6 +263,31 @@ impl SchemeArgs {
             threads: self.threads(),
             strict: self.strict,
         })
+    }
+}
+
+impl SchemeArgs {
+    /// The bound under which schemes are chosen, if they are.
+    fn bound(&self) -> Result<Option<Bound>> {
+        if !self.auto {
+            return Ok(None);
+        }
+        let bound = match (&self.max_drop, self.max_kl, self.effective_bits) {
+            (Some(text), ..) => {
+                let number = text.trim_end_matches('%').parse::<f64>();
+                Bound::Drop(number.map_err(|_| {
+                    usage(format!("--max-drop takes percent such as 1%, not `{text}`"))
+                })?)
+            }
+            (_, Some(nats), _) => Bound::Divergence(nats),
+            (.., Some(bits)) => Bound::Bits(bits),
+            _ => Bound::Drop(1.0),
+        };
+        let (Bound::Drop(x) | Bound::Divergence(x) | Bound::Bits(x)) = bound;
+        match x.is_finite() && x > 0.0 {
+            true => Ok(Some(bound)),
+            false => Err(usage(format!("a bound is a number above 0, not {x}"))),
+        }
     }
 }
 

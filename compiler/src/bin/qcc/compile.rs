@@ -6,8 +6,8 @@ use super::{Output, file_error, usage};
 use clap::ValueEnum;
 use qcc::data::Dataset;
 use qcc::onnx::Model;
-use qcc::{Compiled, Compiler, LayerReport, Report};
-use qcc_ir::diag::Result;
+use qcc::{AutoReport, Compiled, Compiler, LayerReport, Predicted, Report};
+use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::graph::Module;
 use qcc_passes::{Observer, Pass};
 use serde::Serialize;
@@ -101,7 +101,24 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
         compile_peak_bytes: peak_bytes(),
         seconds: start.elapsed().as_secs_f64(),
     };
-    out.print("compile", &summary, text_of)
+    out.print("compile", &summary, text_of)?;
+    match summary.report.auto.as_ref().filter(|a| !a.kept) {
+        Some(a) => Err(missed(a)),
+        None => Ok(()),
+    }
+}
+
+/// The plan is written, but nothing that was tried keeps the bound.
+fn missed(a: &AutoReport) -> Diagnostic {
+    let (name, limit) = &a.bound;
+    let reached = match name.as_str() {
+        "drop" => a.measured_drop.unwrap_or(f64::NAN),
+        "kl" => a.measured_kl,
+        _ => a.chosen.bits,
+    };
+    let message = format!("the bound is missed: {name} is {reached:.4}, the limit {limit}");
+    Diagnostic::error(801, Class::Accuracy, message)
+        .hint("the plan holds the nearest choice; `qcc explain` lists what each layer could have")
 }
 
 /// The text that is to be written instead of a plan.
@@ -157,6 +174,7 @@ fn text_of(s: &Summary<'_>) -> String {
     }
     let counts: Vec<String> = counts.iter().map(|(s, n)| format!("{n} × {s}")).collect();
     t += &format!("layers    {}\n", counts.join(", "));
+    t += &r.auto.as_ref().map_or(String::new(), choice);
     for (name, x) in &r.targets {
         t += &format!(
             "target    {name}: {} steps, {} kernels, weights {}",
@@ -174,6 +192,41 @@ fn text_of(s: &Summary<'_>) -> String {
         t += &format!("memory    {} at most\n", mib(p));
     }
     t + &format!("seconds   {:.1}\n", s.seconds)
+}
+
+/// A choice of schemes: predicted beside measured, and what it was chosen over.
+fn choice(a: &AutoReport) -> String {
+    let line = |name: &str, p: &Predicted| {
+        let us: Vec<String> =
+            p.us.iter()
+                .map(|(b, us)| format!("{us:.1} µs at {b}"))
+                .collect();
+        format!(
+            "          {name:<24} {:>8.2} bits  KL {:.5}  {}\n",
+            p.bits,
+            p.kl,
+            us.join(", ")
+        )
+    };
+    let kept = if a.kept { "kept" } else { "missed" };
+    let mut t = format!(
+        "bound     {} {}: {kept}, KL {:.5} predicted",
+        a.bound.0, a.bound.1, a.chosen.kl
+    );
+    t += &format!(", {:.5} measured", a.measured_kl);
+    if let Some(d) = a.measured_drop {
+        t += &format!(", perplexity {d:+.3} %");
+    }
+    t += "\nchoice    (predicted; no choice of schemes costs less than ";
+    t += &format!("{:.3}, this one {:.3})\n", a.cost.1, a.cost.0);
+    t += &line("chosen", &a.chosen);
+    if let Some((name, p)) = &a.uniform {
+        t += &line(&format!("all {name}"), p);
+    }
+    if let Some(p) = &a.precision_first {
+        t += &line("precision, then fusion", p);
+    }
+    t + &line("options alone", &a.base)
 }
 
 /// The five layers with the largest error, and the flag that would keep the worst float.
