@@ -9,6 +9,7 @@ use crate::data::Dataset;
 use crate::onnx::{ImportOptions, Model, import};
 use crate::options::Options;
 use crate::report::{LayerReport, Report, TargetReport};
+use crate::scratch::Scratch;
 use crate::sections;
 use qcc_cpu::{CpuExecutor, CpuOptions, Threads};
 use qcc_ir::Tensor;
@@ -18,7 +19,8 @@ use qcc_ir::graph::Module;
 use qcc_ir::ledger::Ledger;
 use qcc_ir::plan::{Interface, Plan, Port, WeightEntry};
 use qcc_passes::{
-    Calibrator, Manager, Observer, PassContext, Samples, Statistics, layer_errors, pipeline,
+    Calibrator, Manager, Observer, PassContext, Samples, Spilling, Statistics, layer_errors,
+    pipeline,
 };
 use qcc_runtime::plan_file::{AlignedBytes, Written, plan_in_memory};
 use qcc_runtime::{PlanContents, PlanWriter};
@@ -223,6 +225,12 @@ impl<'a> Compiler<'a> {
         ctx.threads = self.options.threads;
         let batches = data.map(Batches);
         ctx.samples = batches.as_ref().map(|b| b as &dyn Samples);
+        let spill = self.options.spill.as_ref();
+        let scratch = spill.map(|s| Scratch::new(&s.folder)).transpose()?;
+        ctx.spilling = scratch.as_ref().zip(spill).map(|(to, s)| Spilling {
+            to,
+            above: s.above / 2,
+        });
         let cost = SharedCost::new(&targets);
         ctx.cost = Some(&cost);
         self.step("quantize", 0, 2)?;

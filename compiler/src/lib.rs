@@ -11,10 +11,11 @@ pub mod evaluate;
 pub mod onnx;
 mod options;
 mod report;
+mod scratch;
 mod sections;
 pub mod verify;
 
 pub use compile::{Compiled, Compiler, Prepared, Progress, interface};
-pub use options::{Float, Options};
+pub use options::{Float, Options, SpillTo};
 pub use qcc_passes::{ActMode, Algo, Grid, Scheme, Statistics};
 pub use report::{LayerReport, Notice, Report, TargetReport};

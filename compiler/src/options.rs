@@ -6,6 +6,7 @@ use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::graph::Symbol;
 use qcc_passes::ActMode;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// How what stays float is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +34,18 @@ pub struct Options {
     pub threads: usize,
     /// Whether an option that has no effect on the model is an error instead of a warning.
     pub strict: bool,
+    /// What of streamed activations and codes goes to a file; nothing without it.
+    pub spill: Option<SpillTo>,
+}
+
+/// A limit of memory, and the folder for a temporary file with what exceeds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpillTo {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Bytes: half for the activations of all samples between two layers, half for codes. What
+    /// the methods need for a single layer comes on top.
+    pub above: u64,
 }
 
 impl Default for Options {
@@ -44,6 +57,7 @@ impl Default for Options {
             symbols: Vec::new(),
             threads: 1,
             strict: false,
+            spill: None,
         }
     }
 }

@@ -40,6 +40,7 @@ mod recognise;
 pub mod registry;
 mod rewrite;
 mod smooth;
+mod spill;
 mod statistics;
 #[cfg(test)]
 mod testing;
@@ -53,4 +54,5 @@ pub use pass::{Pass, PassContext};
 pub use quantize::{
     Algo, CodedWeights, Granularity, Grid, Group, QuantSpec, Samples, Scheme, Weights,
 };
+pub use spill::{Spill, Spilling};
 pub use statistics::{Statistics, ValueStats};

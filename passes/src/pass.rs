@@ -2,6 +2,7 @@
 
 use crate::options::Options;
 use crate::quantize::{CodedWeights, Samples};
+use crate::spill::Spilling;
 use crate::statistics::Statistics;
 use qcc_ir::Diagnostic;
 use qcc_ir::diag::Result;
@@ -39,6 +40,8 @@ pub struct PassContext<'a> {
     pub statistics: Option<Statistics>,
     /// Calibration data, for methods that need more than its statistics.
     pub samples: Option<&'a dyn Samples>,
+    /// How much of what weight methods hold stays in memory; all without it.
+    pub spilling: Option<Spilling<'a>>,
     /// What weight methods decided about the module's weights.
     pub codes: CodedWeights,
     /// Threads; results do not depend on their number.
@@ -59,6 +62,7 @@ impl<'a> PassContext<'a> {
             ledger: Ledger::new(),
             statistics: None,
             samples: None,
+            spilling: None,
             codes: CodedWeights::default(),
             threads: 1,
             warnings: Vec::new(),

@@ -49,7 +49,16 @@ fn schemes_are_chosen() {
         &["--int4", "--group-size", "64", "--sym"],
         &[("float", 1), ("w4a16-g64-sym", 14)],
     );
-    for methods in ["rtn", "awq", "gptq", "awq,gptq"] {
+    for methods in [
+        "rtn",
+        "mse",
+        "hqq",
+        "awq",
+        "gptq",
+        "awq,gptq",
+        "gptq,refine",
+        "mse,gptq",
+    ] {
         counts(
             &["--int4", "--algo", methods, "--calib", &calib],
             &[("float", 1), ("w4a16-g128-asym", 14)],
@@ -104,12 +113,22 @@ fn weight_methods_differ() {
     let (rtn, gptq) = (plan(&["--algo", "rtn"]), plan(&["--algo", "gptq"]));
     let ordered = plan(&["--algo", "gptq", "--act-order"]);
     assert!(rtn != gptq && gptq != ordered);
+    // Where activations and codes are held, and by how many threads they are made, is not seen.
+    let plain = plan(&["--threads", "1"]);
+    for flags in [
+        &["--max-memory", "0", "--threads", "2"][..],
+        &["--max-memory", "100K", "--threads", "3"],
+        &["--max-memory", "8G"],
+    ] {
+        assert!(plain == plan(flags), "{flags:?}");
+    }
     let refused = |flags: &[&str]| {
         let args = ["compile", &model, "--target", "cpu", "--int4"];
         fails(dir.path(), &[&args[..], flags].concat(), 2)["code"].clone()
     };
     assert_eq!(refused(&["--algo", "gptq"]), "Q0525");
     assert_eq!(refused(&["--algo", "magic"]), "Q0047");
+    assert_eq!(refused(&["--max-memory", "8T"]), "Q0011");
 }
 
 #[test]

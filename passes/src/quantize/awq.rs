@@ -311,3 +311,85 @@ fn meeting(f: &Func, layers: &[OpId]) -> Option<Vec<ValueId>> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Algo, Samples, Scheme};
+    use crate::testing::{Oracle, module, run_with};
+    use crate::{Options, PassContext};
+    use qcc_ir::diag::Result;
+    use qcc_ir::eval::normal;
+    use qcc_ir::ledger::{Decision, Ledger, Topic};
+    use qcc_ir::{DType, Tensor};
+
+    const MLP: &str = r#"dim n = 1..64
+        weight @g: f32[32] = splat(1)
+        weight @up: f32[48, 32] = normal(1, 0.25)
+        weight @gate: f32[48, 32] = normal(2, 0.25)
+        weight @down: f32[24, 48] = normal(3, 0.25)
+        func @main(%x: f32[n, 32]) -> (y: f32[n, 24]) {
+          %g: f32[32] = const @g
+          %h: f32[n, 32] = rms_norm %x, %g { eps = 1e-5 } @"norm"
+          %up: f32[48, 32] = const @up
+          %gate: f32[48, 32] = const @gate
+          %u: f32[n, 48] = linear %h, %up @"up"
+          %a: f32[n, 48] = linear %h, %gate @"gate"
+          %s: f32[n, 48] = silu %a
+          %m: f32[n, 48] = mul %s, %u
+          %down: f32[24, 48] = const @down
+          %y: f32[n, 24] = linear %m, %down @"down"
+          return %y
+        }"#;
+
+    /// The tokens of `tests/quant_refs/awq.py` in two batches.
+    struct Tokens;
+
+    impl Samples for Tokens {
+        fn batches(&self) -> usize {
+            2
+        }
+
+        fn batch(&self, index: usize) -> Result<Vec<Tensor>> {
+            let mut x: Vec<f32> = normal(9, 1.0, 64 * 32).iter().map(|v| *v as f32).collect();
+            for row in x.chunks_mut(32) {
+                row[3] *= 30.0;
+                row[17] *= 8.0;
+                row[20] *= 0.1;
+            }
+            Ok(vec![Tensor::from_slice(
+                DType::F32,
+                &[32, 32],
+                &x[index * 1024..][..1024],
+            )?])
+        }
+    }
+
+    fn searched(scheme: &str) -> Ledger {
+        let options = Options {
+            scheme: Scheme::named(scheme).unwrap(),
+            algo: Some(vec![Algo::Awq]),
+            ..Options::default()
+        };
+        let mut ctx = PassContext::new(&options);
+        ctx.samples = Some(&Tokens);
+        ctx.executor = Some(&Oracle);
+        run_with("awq", module(MLP), &mut ctx).unwrap();
+        ctx.ledger
+    }
+
+    #[test]
+    fn ratios_and_losses_are_those_of_the_reference() {
+        for line in include_str!("../../../tests/quant_refs/awq.txt").lines() {
+            let f: Vec<&str> = line.split(' ').collect();
+            let grid = if f[1] == "1" { "sym" } else { "asym" };
+            let ledger = searched(&format!("w{}a16-g{}-{grid}", f[0], f[2]));
+            let d: &Decision = ledger.find(f[3], Topic::Smoothing).unwrap();
+            let best: usize = f[4].parse().unwrap();
+            assert_eq!(d.chosen, d.considered[best].candidate, "{line}");
+            for (got, want) in d.considered.iter().zip(&f[5..]) {
+                let (got, want) = (got.error.unwrap(), want.parse::<f64>().unwrap());
+                assert!((got - want).abs() < 1e-3 * want, "{line}: {got} for {want}");
+            }
+        }
+    }
+}

@@ -11,6 +11,7 @@
 
 use super::gptq::{Matrix, bounds};
 use super::grid::fit;
+use super::parallel;
 use super::scheme::QuantSpec;
 use qcc_ir::format::FormatError;
 
@@ -34,21 +35,13 @@ pub(super) fn ranges(
         .map(|at| gram.map(|g| diagonal_block(g, m.k, at, group.min(m.k - at))))
         .collect();
     let rows: Vec<&[f32]> = m.w.chunks(m.k.max(1)).collect();
-    let search = |rows: &[&[f32]]| -> Result<Vec<(f32, f32)>, FormatError> {
-        let groups = rows.iter().flat_map(|r| r.chunks(group).zip(&grams));
+    let search = |row: &&[f32]| -> Result<Vec<(f32, f32)>, FormatError> {
+        let groups = row.chunks(group).zip(&grams);
         groups.map(|(w, g)| best(w, g.as_deref(), spec)).collect()
     };
-    let share = rows.len().div_ceil(threads.max(1)).max(1);
-    let parts: Vec<Result<Vec<(f32, f32)>, FormatError>> = std::thread::scope(|s| {
-        let threads: Vec<_> = rows.chunks(share).map(|p| s.spawn(|| search(p))).collect();
-        threads
-            .into_iter()
-            .map(|t| t.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
-            .collect()
-    });
     let mut all = (Vec::new(), Vec::new());
-    for p in parts {
-        for (lo, hi) in p? {
+    for row in parallel::map(&rows, threads, search) {
+        for (lo, hi) in row? {
             all.0.push(lo);
             all.1.push(hi);
         }

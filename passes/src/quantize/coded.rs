@@ -2,10 +2,12 @@
 //! codes.
 
 use super::scheme::QuantSpec;
-use crate::weights::{Quantizer, Transform, derive, inline};
+use crate::spill::Spilling;
+use crate::weights::{Quantizer, Transform, derive, held};
 use qcc_ir::diag::Result;
-use qcc_ir::graph::Weight;
+use qcc_ir::graph::{Weight, WeightBytes, WeightData};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// One weight.
 #[derive(Clone, Debug)]
@@ -13,26 +15,46 @@ pub(crate) struct Coded {
     pub(crate) spec: QuantSpec,
     pub(crate) quantizer: Quantizer,
     /// The stored codes; without them each is the nearest one.
-    pub(crate) codes: Option<Vec<u8>>,
+    pub(crate) codes: Option<Arc<dyn WeightBytes>>,
 }
 
 /// Weights by name.
 #[derive(Clone, Debug, Default)]
-pub struct CodedWeights(BTreeMap<String, Coded>);
+pub struct CodedWeights {
+    by_name: BTreeMap<String, Coded>,
+    /// Bytes of all codes.
+    bytes: u64,
+}
 
 impl CodedWeights {
     pub(super) fn insert(&mut self, weight: &str, coded: Coded) {
-        self.0.insert(weight.to_string(), coded);
+        self.by_name.insert(weight.to_string(), coded);
+    }
+
+    /// Holds codes, elsewhere when all together exceed the limit.
+    ///
+    /// # Errors
+    /// When they cannot be stored.
+    pub(super) fn hold(
+        &mut self,
+        codes: Vec<u8>,
+        limit: Option<Spilling<'_>>,
+    ) -> Result<Arc<dyn WeightBytes>> {
+        self.bytes += codes.len() as u64;
+        match limit {
+            Some(s) if self.bytes > s.above => s.to.keep(&codes),
+            _ => Ok(held(codes)),
+        }
     }
 
     /// What was decided for a weight under this form.
     pub(crate) fn get(&self, weight: &str, spec: &QuantSpec) -> Option<&Coded> {
-        self.0.get(weight).filter(|c| c.spec == *spec)
+        self.by_name.get(weight).filter(|c| c.spec == *spec)
     }
 
     /// Whether nothing was decided.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.by_name.is_empty()
     }
 }
 
@@ -44,12 +66,12 @@ impl Coded {
     pub(super) fn weight(&self, source: &Weight) -> Result<Weight> {
         match &self.codes {
             None => derive(source, Transform::Quantize(self.quantizer.clone())),
-            Some(codes) => Ok(inline(
-                source.name.clone(),
-                self.quantizer.format.dtype(),
-                source.dims.clone(),
-                codes.clone(),
-            )),
+            Some(codes) => Ok(Weight {
+                name: source.name.clone(),
+                dtype: self.quantizer.format.dtype(),
+                dims: source.dims.clone(),
+                data: WeightData::Bytes(codes.clone()),
+            }),
         }
     }
 }

@@ -10,8 +10,11 @@ use super::assign::{Assigned, assign};
 use super::clip;
 use super::coded::Coded;
 use super::gptq::{Gptq, Matrix, Params};
+use super::hqq;
 use super::methods::Methods;
 use super::part::weight_dims;
+use super::range_search::WIDEST;
+use super::refine::refine;
 use super::rtn;
 use super::scheme::{Granularity, QuantSpec};
 use super::stream::{Group, Stream, groups};
@@ -32,7 +35,7 @@ impl Pass for FitWeights {
     }
 
     fn summary(&self) -> &'static str {
-        "finds codes of weights by GPTQ, and ranges of groups"
+        "finds codes of weights by GPTQ, and ranges and zero points of groups"
     }
 
     fn run(&self, module: &Module, ctx: &mut PassContext<'_>) -> Result<Module> {
@@ -72,7 +75,7 @@ pub(super) fn methods_of(l: &Assigned, ctx: &PassContext<'_>) -> Methods {
 /// `Q0525` when there are none.
 pub(super) fn stream<'a>(module: &Module, ctx: &PassContext<'a>) -> Result<Stream<'a>> {
     match (ctx.executor, ctx.samples.filter(|s| s.batches() > 0)) {
-        (Some(e), Some(s)) => Stream::new(module, e, s),
+        (Some(e), Some(s)) => Stream::new(module, e, s, ctx.spilling),
         _ => {
             let message = "awq and gptq need calibration data";
             Err(Diagnostic::error(525, Class::Usage, message)
@@ -128,7 +131,7 @@ pub(super) fn source<'m>(m: &'m Module, l: &Assigned) -> Result<&'m Weight> {
 /// Codes of one layer's weight.
 fn fit(
     module: &Module,
-    ctx: &PassContext<'_>,
+    ctx: &mut PassContext<'_>,
     l: &Assigned,
     methods: Methods,
     gram: Option<&[f64]>,
@@ -154,43 +157,48 @@ fn fit(
     }
     let m = Matrix { w: &values, n, k };
     let fail = |e| format_error(e, &w.name);
+    let options = &ctx.options.gptq;
     let group = match spec.granularity {
         Granularity::Group(g) => g as usize,
         _ => k,
     };
+    let fixed = options.act_order || options.static_groups;
+    let searched = methods.refine && !fixed && group <= WIDEST;
     // AWQ leaves the ranges of what becomes attention scores alone.
-    let by_output = methods.awq && !makes_scores(f, l);
+    let by_output = match methods.refine {
+        true => !searched,
+        false => methods.awq && !makes_scores(f, l),
+    };
     let (lo, hi) = match (by_output, methods.mse) {
         (false, false) => minmax_nd(m.w, &[n, k], &block),
         (true, _) => clip::ranges(m, gram, spec, group, ctx.threads),
         (false, true) => clip::ranges(m, None, spec, group, ctx.threads),
     }
     .map_err(fail)?;
-    let quantizer = rtn::from_ranges(w, &spec, block, &lo, &hi)?;
+    let mut quantizer = rtn::from_ranges(w, &spec, block, &lo, &hi)?;
+    if let (true, Some(levels)) = (methods.hqq, spec.levels()) {
+        let zeros = hqq::zeros(m, &quantizer, levels, group, ctx.threads);
+        quantizer.zeros = zeros.map(Into::into);
+    }
     let Some(gram) = gram.filter(|_| methods.gptq) else {
         return Ok((plain(spec, quantizer), None));
     };
-    let options = &ctx.options.gptq;
     let gptq = Gptq {
         damping: options.damping,
         act_order: options.act_order,
         threads: ctx.threads,
     };
-    let fixed = options.act_order || options.static_groups || by_output || methods.mse;
-    let params = match fixed {
-        true => Params::Fixed(&quantizer),
-        false => Params::Natural,
+    let params = match (searched, fixed || by_output || methods.mse) {
+        (true, _) => Params::Searched,
+        (false, true) => Params::Fixed(&quantizer),
+        (false, false) => Params::Natural,
     };
-    let Some(r) = gptq.round(m, gram, spec, group, params).map_err(fail)? else {
-        let d = Decision::new(&l.site.name, Topic::Fallback, "rtn")
-            .weight(&w.name)
-            .consider(Candidate::refused(
-                "gptq",
-                "its Hessian is singular at any damping",
-            ))
-            .consider(Candidate::new("rtn"));
-        return Ok((plain(spec, quantizer), Some(d)));
+    let Some(mut r) = gptq.round(m, gram, spec, group, params).map_err(fail)? else {
+        return Ok((plain(spec, quantizer), Some(given_up(l, w))));
     };
+    if methods.refine {
+        refine(m, gram, spec, group, &mut r, ctx.threads).map_err(fail)?;
+    }
     let numbers: Vec<f32> = r.codes.iter().map(|c| *c as f32).collect();
     let mut codes = vec![0; byte_len(spec.storage, numbers.len())];
     encode_slice(spec.storage, &numbers, &mut codes).map_err(fail)?;
@@ -202,9 +210,17 @@ fn fit(
     let coded = Coded {
         spec,
         quantizer,
-        codes: Some(codes),
+        codes: Some(ctx.codes.hold(codes, ctx.spilling)?),
     };
     Ok((coded, None))
+}
+
+fn given_up(l: &Assigned, w: &Weight) -> Decision {
+    let reason = "its Hessian is singular at any damping";
+    Decision::new(&l.site.name, Topic::Fallback, "rtn")
+        .weight(&w.name)
+        .consider(Candidate::refused("gptq", reason))
+        .consider(Candidate::new("rtn"))
 }
 
 /// Weights of inputs that are always 0 count for nothing, also not for ranges.
@@ -238,9 +254,12 @@ fn real(source: &Weight, coded: &Coded) -> Result<Weight> {
     let fail = |e| format_error(e, &source.name);
     let q = &coded.quantizer;
     let dims: Vec<usize> = source.dims.iter().map(|d| *d as usize).collect();
-    let computed;
-    let codes = match &coded.codes {
-        Some(c) => c,
+    let (stored, computed);
+    let codes: &[u8] = match &coded.codes {
+        Some(c) => {
+            stored = c.bytes()?;
+            &stored
+        }
         None => {
             computed = q.codes(&read_f32(source)?, &source.dims).map_err(fail)?;
             &computed

@@ -4,13 +4,17 @@
 //! |---|---|---|
 //! | `rtn` | rounds to nearest | |
 //! | `mse` | clips the ranges of groups ([`clip`](super::clip), on the weights alone) | |
+//! | `hqq` | moves zero points ([`hqq`](super::hqq)) | |
 //! | `awq` | scales input channels ([`awq`](super::awq)), then clips on the layer's outputs | yes |
 //! | `gptq` | makes each rounding error good by the columns behind it ([`gptq`](super::gptq)) | yes |
+//! | `refine` | with `gptq`: searches ranges ([`range_search`](super::range_search)) as it goes, then codes and grids in turn ([`refine`](super::refine)) | yes |
 //!
-//! `awq` and `gptq` combine: first the scales and ranges of the one, then the rounding of the
-//! other. Without a choice, integer weights of at most 4 bits get `awq,gptq` with calibration
-//! data and `mse` without; all others `rtn`.
+//! `awq`, `gptq` and `mse` alone do what their papers and public implementations do. They combine
+//! as `awq,gptq` (the scales of the one, then the rounding of the other; `refine` is part of it),
+//! `gptq,refine` and `mse,gptq`. Without a choice, integer weights of at most 4 bits get
+//! `awq,gptq` with calibration data and `mse` without; all others `rtn`.
 
+use super::grid::Grid;
 use super::scheme::QuantSpec;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 
@@ -21,17 +25,23 @@ pub enum Algo {
     Rtn,
     /// Ranges of groups by the error of the weights.
     Mse,
+    /// Zero points by a robust error of the weights.
+    Hqq,
     /// Scales of input channels and ranges of groups by the error of outputs.
     Awq,
     /// Rounding column by column.
     Gptq,
+    /// Codes and ranges that are better yet for the error of outputs.
+    Refine,
 }
 
-const NAMES: [(&str, Algo); 4] = [
+const NAMES: [(&str, Algo); 6] = [
     ("rtn", Algo::Rtn),
     ("mse", Algo::Mse),
+    ("hqq", Algo::Hqq),
     ("awq", Algo::Awq),
     ("gptq", Algo::Gptq),
+    ("refine", Algo::Refine),
 ];
 
 impl Algo {
@@ -42,7 +52,7 @@ impl Algo {
     pub fn list(names: &str) -> Result<Vec<Algo>> {
         let bad = |message: String| {
             Err(Diagnostic::error(47, Class::Usage, message)
-                .hint("weight methods are rtn, mse, awq, gptq, and awq,gptq together"))
+                .hint("weight methods are rtn, mse, hqq, awq, gptq, and together awq,gptq (which refines), gptq,refine and mse,gptq"))
         };
         let mut out = Vec::new();
         for name in names.split(',') {
@@ -54,7 +64,12 @@ impl Algo {
         }
         out.sort_unstable();
         match out.as_slice() {
-            [_] | [Algo::Awq, Algo::Gptq] | [Algo::Mse, Algo::Gptq] => Ok(out),
+            [Algo::Refine] => bad("`refine` improves what gptq made".into()),
+            [_]
+            | [Algo::Awq, Algo::Gptq]
+            | [Algo::Awq, Algo::Gptq, Algo::Refine]
+            | [Algo::Gptq, Algo::Refine]
+            | [Algo::Mse, Algo::Gptq] => Ok(out),
             _ => bad(format!("`{names}` do not combine")),
         }
     }
@@ -72,8 +87,10 @@ impl Algo {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Methods {
     pub(crate) mse: bool,
+    pub(crate) hqq: bool,
     pub(crate) awq: bool,
     pub(crate) gptq: bool,
+    pub(crate) refine: bool,
 }
 
 impl Methods {
@@ -86,13 +103,17 @@ impl Methods {
         match (chosen, spec.bits <= 4) {
             (Some(_), _) => Methods {
                 mse: has(Algo::Mse),
+                hqq: has(Algo::Hqq) && spec.grid == Grid::Asymmetric,
                 awq: has(Algo::Awq),
                 gptq: has(Algo::Gptq),
+                refine: has(Algo::Gptq) && (has(Algo::Awq) || has(Algo::Refine)),
             },
             (None, true) => Methods {
                 mse: !data,
                 awq: data,
                 gptq: data,
+                refine: data,
+                ..Methods::default()
             },
             (None, false) => Methods::default(),
         }
@@ -105,7 +126,7 @@ impl Methods {
 
     /// Whether they give something that rounding to nearest does not.
     pub(crate) fn any(self) -> bool {
-        self.mse || self.need_data()
+        self.mse || self.hqq || self.need_data()
     }
 }
 
@@ -118,7 +139,17 @@ mod tests {
     fn lists() {
         assert_eq!(Algo::list("rtn").unwrap(), [Algo::Rtn]);
         assert_eq!(Algo::list("gptq,awq").unwrap(), [Algo::Awq, Algo::Gptq]);
-        for bad in ["", "awq,", "awq,awq", "rtn,gptq", "mse,awq", "hqqq"] {
+        for bad in [
+            "",
+            "awq,",
+            "awq,awq",
+            "rtn,gptq",
+            "mse,awq",
+            "hqq,gptq",
+            "hqqq",
+            "refine",
+            "awq,refine",
+        ] {
             assert_eq!(Algo::list(bad).unwrap_err().code(), "Q0047", "{bad}");
         }
     }
@@ -128,11 +159,22 @@ mod tests {
         let of = |name: &str, data| {
             let s = Scheme::named(name).unwrap();
             let m = Methods::of(None, &s.weights.unwrap().resolved(data).0, data);
-            (m.mse, m.awq, m.gptq)
+            (m.mse, m.awq, m.gptq, m.refine)
         };
-        assert_eq!(of("int4", true), (false, true, true));
-        assert_eq!(of("int4", false), (true, false, false));
-        assert_eq!(of("int8", true), (false, false, false));
-        assert_eq!(of("fp8", false), (false, false, false));
+        assert_eq!(of("int4", true), (false, true, true, true));
+        assert_eq!(of("int4", false), (true, false, false, false));
+        assert_eq!(of("int8", true), (false, false, false, false));
+        assert_eq!(of("fp8", false), (false, false, false, false));
+    }
+
+    #[test]
+    fn gptq_alone_is_the_published_method() {
+        let refines = |names| {
+            let spec = Scheme::named("int4").unwrap().weights.unwrap();
+            let chosen = Algo::list(names).unwrap();
+            Methods::of(Some(&chosen), &spec.resolved(true).0, true).refine
+        };
+        assert!(!refines("gptq") && !refines("mse,gptq") && !refines("awq"));
+        assert!(refines("gptq,refine") && refines("awq,gptq"));
     }
 }

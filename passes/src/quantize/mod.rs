@@ -9,8 +9,8 @@
 //! ```
 //!
 //! [`assign`](mod@assign) decides what happens to each layer and writes it to the ledger; each
-//! weight method has a file of its own ([`rtn`], [`clip`], [`awq`], [`gptq`]), and `fit-weights`
-//! applies them before. Unless a method made codes, they are derived from the weight on demand;
+//! weight method has a file of its own ([`rtn`], [`clip`], [`hqq`], [`awq`], [`gptq`],
+//! [`refine`]), and `fit-weights` applies them before. Unless a method made codes, they are derived from the weight on demand;
 //! then only its scales are held. An activation that several layers read is
 //! quantized once. A dynamic type takes no scale: it is computed from each token at run time.
 //!
@@ -26,9 +26,15 @@ mod fit;
 mod fold;
 mod gptq;
 mod grid;
+mod hqq;
 mod idle;
+#[cfg(test)]
+mod method_tests;
 mod methods;
+mod parallel;
 mod part;
+mod range_search;
+mod refine;
 mod rtn;
 mod scheme;
 mod sites;

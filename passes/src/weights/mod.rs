@@ -73,7 +73,7 @@ pub(crate) fn inline(name: String, dtype: DType, dims: Vec<u64>, bytes: Vec<u8>)
         name,
         dtype,
         dims,
-        data: WeightData::Bytes(Arc::new(Inline { bytes })),
+        data: WeightData::Bytes(held(bytes)),
     }
 }
 
@@ -118,6 +118,11 @@ pub(crate) fn format_error(e: FormatError, weight: &str) -> Diagnostic {
         }
         _ => d,
     }
+}
+
+/// Bytes in memory.
+pub(crate) fn held(bytes: Vec<u8>) -> Arc<dyn WeightBytes> {
+    Arc::new(Inline { bytes })
 }
 
 #[derive(Debug)]

@@ -63,8 +63,8 @@ pub(crate) struct SchemeArgs {
     /// Integer weights with zero points.
     #[arg(long, help_heading = "Scheme")]
     asym: bool,
-    /// Weight methods: rtn, mse, awq, gptq or awq,gptq [default: awq,gptq for up to 4 bits with
-    /// data, mse without; rtn for more].
+    /// Weight methods: rtn, mse, hqq, awq, gptq, or together awq,gptq (refines too), gptq,refine,
+    /// mse,gptq [default: awq,gptq for up to 4 bits with data, mse without; rtn for more].
     #[arg(long, value_name = "METHODS", help_heading = "Scheme")]
     algo: Option<String>,
     /// GPTQ rounds the columns of large inputs first.
@@ -204,6 +204,7 @@ impl SchemeArgs {
             symbols: self.dims.iter().map(|d| symbol(d)).collect::<Result<_>>()?,
             threads: self.threads(),
             strict: self.strict,
+            spill: None,
         })
     }
 }

@@ -6,7 +6,7 @@ use super::{Output, file_error, usage};
 use clap::ValueEnum;
 use qcc::data::Dataset;
 use qcc::onnx::Model;
-use qcc::{Compiled, Compiler, LayerReport, Report};
+use qcc::{Compiled, Compiler, LayerReport, Report, SpillTo};
 use qcc_ir::diag::Result;
 use qcc_ir::graph::Module;
 use qcc_passes::{Observer, Pass};
@@ -39,6 +39,10 @@ pub(crate) struct Args {
     /// Calibration data: a .npy for the only required input, or an .npz with an array for each.
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     calib: Option<PathBuf>,
+    /// Streamed activations and codes that take more than this go to a temporary file beside the
+    /// plan: bytes, or a number with K, M or G.
+    #[arg(long, value_name = "SIZE", help_heading = "Data")]
+    max_memory: Option<String>,
     /// What to write.
     #[arg(long, value_enum, default_value = "plan", help_heading = "Output")]
     emit: Emit,
@@ -64,7 +68,17 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
     if out.json && !matches!(a.emit, Emit::Plan) {
         return Err(usage("--emit qir and ptx write text, --json asks for JSON"));
     }
-    let options = a.scheme.options(a.target.clone())?;
+    let mut options = a.scheme.options(a.target.clone())?;
+    let path = match &a.output {
+        Some(p) => p.clone(),
+        None => default_output(&a.model)?,
+    };
+    if let Some(text) = &a.max_memory {
+        options.spill = Some(SpillTo {
+            folder: folder(&path),
+            above: size(text)?,
+        });
+    }
     let model = Model::open(&a.model)?;
     let mut bar = Bar::new();
     let mut dump = a.dump_phases.clone().map(|dir| Dump { dir, count: 0 });
@@ -89,10 +103,6 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
         }
         return Ok(());
     }
-    let path = match &a.output {
-        Some(p) => p.clone(),
-        None => default_output(&a.model)?,
-    };
     let written = compiled.write(&path)?;
     let summary = Summary {
         plan: Some(path),
@@ -127,6 +137,30 @@ fn default_output(model: &Path) -> Result<PathBuf> {
         .file_stem()
         .ok_or_else(|| usage(format!("{} names no file", model.display())))?;
     Ok(PathBuf::from(stem).with_extension("qplan"))
+}
+
+/// The folder of a file.
+fn folder(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(p) if p != Path::new("") => p.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// `8G`
+fn size(text: &str) -> Result<u64> {
+    let units = [('K', 10), ('M', 20), ('G', 30)];
+    let unit = units.iter().find(|(u, _)| text.ends_with(*u));
+    let (number, shift) = unit.map_or((text, 0), |(_, s)| (&text[..text.len() - 1], *s));
+    let bytes = number
+        .parse()
+        .ok()
+        .and_then(|n: u64| n.checked_mul(1 << shift));
+    bytes.ok_or_else(|| {
+        usage(format!(
+            "--max-memory takes bytes or a number with K, M or G, not `{text}`"
+        ))
+    })
 }
 
 /// The largest memory that this process has held, where the system tells.
