@@ -23,8 +23,14 @@ def rounded(w, bits, group, sym):
     out = np.empty_like(w)
     for g in range(0, w.shape[1], group):
         part = w[:, g : g + group]
-        scale, zero = (v[:, None] for v in fit(part, bits, sym))
-        code = np.clip(np.round(part / scale) + zero, 0, 2**bits - 1)
+        if sym:
+            # absmax / 7: with absmax / 7.5 each group's largest weight would be a tie.
+            top = 2 ** (bits - 1) - 1
+            scale, zero = np.abs(part).max(axis=1, keepdims=True) / np.float32(top), 0
+            code = np.clip(np.round(part / scale), -top, top)
+        else:
+            scale, zero = (v[:, None] for v in fit(part, bits, sym))
+            code = np.clip(np.round(part / scale) + zero, 0, 2**bits - 1)
         out[:, g : g + group] = (code - zero) * scale
     return out
 

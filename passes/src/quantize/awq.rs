@@ -381,7 +381,7 @@ mod tests {
     fn ratios_and_losses_are_those_of_the_reference() {
         for line in include_str!("../../../tests/quant_refs/awq.txt").lines() {
             let f: Vec<&str> = line.split(' ').collect();
-            let grid = if f[1] == "1" { "sym" } else { "asym" };
+            let grid = if f[1] == "1" { "sym-narrow" } else { "asym" };
             let ledger = searched(&format!("w{}a16-g{}-{grid}", f[0], f[2]));
             let d: &Decision = ledger.find(f[3], Topic::Smoothing).unwrap();
             let best: usize = f[4].parse().unwrap();

@@ -14,6 +14,7 @@
 //! among threads. All in f64; each sum has one order, whatever the number of threads.
 
 use super::parallel;
+use qcc_ir::vector::dot;
 
 /// Rows and columns of a block.
 const BLOCK: usize = 64;
@@ -170,21 +171,6 @@ impl Block {
             }
         }
     }
-}
-
-/// Eight sums side by side, then one: the same order everywhere.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let mut sums = [0.0; 8];
-    let (a8, a1) = a.as_chunks::<8>();
-    let (b8, b1) = b.as_chunks::<8>();
-    for (a, b) in a8.iter().zip(b8) {
-        for ((s, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *s += a * b;
-        }
-    }
-    let rest: f64 = a1.iter().zip(b1).map(|(a, b)| a * b).sum();
-    let [a, b, c, d, e, f, g, h] = sums;
-    ((a + b) + (c + d)) + ((e + f) + (g + h)) + rest
 }
 
 #[cfg(test)]

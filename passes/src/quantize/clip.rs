@@ -14,6 +14,7 @@ use super::grid::fit;
 use super::parallel;
 use super::scheme::QuantSpec;
 use qcc_ir::format::FormatError;
+use qcc_ir::vector::dot_f32;
 
 /// Ranges that are tried, each smaller by a twentieth of the largest.
 const TRIALS: usize = 10;
@@ -76,30 +77,15 @@ fn best(w: &[f32], gram: Option<&[f32]>, spec: QuantSpec) -> Result<(f32, f32), 
             Some(g) => g
                 .chunks(w.len())
                 .zip(&delta)
-                .map(|(row, d)| d * dot(row, &delta))
+                .map(|(row, d)| d * dot_f32(row, &delta))
                 .sum(),
-            None => dot(&delta, &delta),
+            None => dot_f32(&delta, &delta),
         };
         if error < found.1 {
             found = (range, error);
         }
     }
     Ok(found.0)
-}
-
-/// Eight sums side by side, then one: the same order everywhere.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; 8];
-    let (a8, a1) = a.as_chunks::<8>();
-    let (b8, b1) = b.as_chunks::<8>();
-    for (a, b) in a8.iter().zip(b8) {
-        for ((s, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *s += a * b;
-        }
-    }
-    let rest: f32 = a1.iter().zip(b1).map(|(a, b)| a * b).sum();
-    let [a, b, c, d, e, f, g, h] = sums;
-    ((a + b) + (c + d)) + ((e + f) + (g + h)) + rest
 }
 
 #[cfg(test)]

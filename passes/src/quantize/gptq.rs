@@ -23,6 +23,7 @@ use super::parallel;
 use super::scheme::QuantSpec;
 use crate::weights::Quantizer;
 use qcc_ir::format::{FormatError, IntRange, QuantFormat};
+use qcc_ir::vector::add_scaled_f32;
 
 /// Columns whose corrections wait for the end of their block, at most.
 const BLOCK: usize = 128;
@@ -290,10 +291,7 @@ impl Plan<'_> {
             out.codes[row * k + column] = code;
             errors[i] = error;
             loss += f64::from(error) * f64::from(error) / 2.0;
-            let behind = &factor[at + 1..from + width];
-            for (v, r) in own[i + 1..].iter_mut().zip(behind) {
-                *v -= error * r;
-            }
+            add_scaled_f32(&mut own[i + 1..], -error, &factor[at + 1..from + width]);
         }
         Ok(loss)
     }
@@ -315,9 +313,7 @@ impl Plan<'_> {
                 let row = &mut row[tile..end];
                 for (j, e) in (from..to).zip(errors) {
                     let factor = &self.factor[j * k + tile..j * k + end];
-                    for (v, r) in row.iter_mut().zip(factor) {
-                        *v -= e * r;
-                    }
+                    add_scaled_f32(row, -e, factor);
                 }
             }
         }
@@ -350,6 +346,7 @@ pub(super) mod tests {
         group: usize,
         fixed: bool,
         act_order: bool,
+        damping: f64,
         loss: f64,
         codes: Vec<i32>,
     }
@@ -364,7 +361,7 @@ pub(super) mod tests {
                 true => (8, "sym"),
                 false => (0, "asym"),
             };
-            let digits = f[9].chars().map(|c| c.to_digit(16).unwrap() as i32 - half);
+            let digits = f[10].chars().map(|c| c.to_digit(16).unwrap() as i32 - half);
             Case {
                 name: f[0],
                 n: number(1),
@@ -373,7 +370,8 @@ pub(super) mod tests {
                 group: number(4),
                 fixed: flag(6),
                 act_order: flag(7),
-                loss: f[8].parse().unwrap(),
+                damping: f[8].parse().unwrap(),
+                loss: f[9].parse().unwrap(),
                 codes: digits.collect(),
             }
         };
@@ -424,7 +422,7 @@ pub(super) mod tests {
         let block = qcc_ir::format::BlockShape::group(2, c.group as u64);
         let fixed = super::super::rtn::quantizer(&weight, &spec, block).unwrap();
         let gptq = Gptq {
-            damping: 0.01,
+            damping: c.damping,
             act_order: c.act_order,
             threads,
         };

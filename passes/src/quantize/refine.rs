@@ -21,6 +21,7 @@ use super::grid::Grid;
 use super::parallel;
 use super::scheme::QuantSpec;
 use qcc_ir::format::{FormatError, IntRange, QuantFormat};
+use qcc_ir::vector::{add_four_scaled, add_scaled, dot};
 
 /// Rows that a thread takes at a time: they share the reads of `H`.
 const ROWS: usize = 32;
@@ -157,18 +158,13 @@ impl Plan<'_> {
         for (g, d) in slopes[first..].iter_mut().zip(by) {
             *g += d * self.ridge;
         }
-        // Four at once, so that slopes are read and written a quarter as often.
         let (fours, rest) = by.as_chunks::<4>();
         for (i, d) in fours.iter().enumerate() {
-            let [a, b, c, e] = [0, 1, 2, 3].map(|j| self.row(first + 4 * i + j));
-            for (i, g) in slopes.iter_mut().enumerate() {
-                *g += (d[0] * a[i] + d[1] * b[i]) + (d[2] * c[i] + d[3] * e[i]);
-            }
+            let h = [0, 1, 2, 3].map(|j| self.row(first + 4 * i + j));
+            add_four_scaled(slopes, *d, h);
         }
         for (i, d) in rest.iter().enumerate() {
-            for (g, h) in slopes.iter_mut().zip(self.row(first + 4 * fours.len() + i)) {
-                *g += d * h;
-            }
+            add_scaled(slopes, *d, self.row(first + 4 * fours.len() + i));
         }
     }
 
@@ -249,14 +245,13 @@ impl Plan<'_> {
         (s0, z0): (f32, i32),
     ) -> Option<((f32, i32), f64)> {
         let k = self.k;
-        let codes = &rows.codes[row * k..][columns.clone()];
+        let codes = rows.codes[row * k..][columns.clone()].iter();
+        let codes: Vec<f64> = codes.map(|c| f64::from(*c)).collect();
         let slopes = &rows.slopes[row * k..][columns.clone()];
         // cᵀHc, cᵀH1, 1ᵀH1, cᵀg, 1ᵀg
         let (mut cc, mut c1, mut one, mut cg, mut g1) = (0.0, 0.0, 0.0, 0.0, 0.0);
-        for ((j, c), g) in columns.clone().zip(codes).zip(slopes) {
-            let c = f64::from(*c);
-            let row = self.gram[j * k..][columns.clone()].iter().zip(codes);
-            let hc: f64 = row.map(|(h, c)| h * f64::from(*c)).sum();
+        for ((j, c), g) in columns.clone().zip(&codes).zip(slopes) {
+            let hc = dot(&self.row(j)[columns.clone()], &codes);
             cc += c * (hc + self.ridge * c);
             c1 += c * self.sums[j];
             one += self.sums[j];
@@ -341,12 +336,7 @@ mod tests {
         let (mut w, gram) = inputs(n, k, 256);
         w.chunks_mut(k).for_each(|row| row[5] = 0.0);
         let m = Matrix { w: &w, n, k };
-        let forms = [
-            "w4a16-g32-asym",
-            "w3a16-g32-sym",
-            "w2a16-g96-asym",
-            "w4a16-g64-sym-full",
-        ];
+        let forms = ["w4a16-asym", "w3a16-sym", "w2a16-asym", "w4a16-sym-full"];
         for (name, group) in forms.into_iter().zip([32, 32, 96, 64]) {
             let s = spec(name);
             let natural = rounded(&w, &gram, s, group, Params::Natural);
@@ -374,7 +364,7 @@ mod tests {
         let (w, mut gram) = inputs(n, k, 64);
         // A dead input would have weights that count for nothing.
         gram[5 * k + 5] = 1.0;
-        let (m, s) = (Matrix { w: &w, n, k }, spec("w3a16-g16-asym"));
+        let (m, s) = (Matrix { w: &w, n, k }, spec("w3a16-asym"));
         let mut r = rounded(&w, &gram, s, group, Params::Natural);
         refine(m, &gram, s, group, &mut r, 1).unwrap();
         let least = loss(m, &gram, s, group, &r);
