@@ -2,10 +2,11 @@
 
     python tests/quant_refs/hqq.py > tests/quant_refs/hqq.txt
 
-Per group of a row: scale and zero point of the range, then up to twenty half-quadratic steps for a
-real zero point, as long as the mean error falls; of the integers beside it and the first zero point
-that with the least sum of |error|^0.7 stays. One line per case with that sum over all groups and the
-zero points in hexadecimal.
+Per group of a row: scale and zero point of the range, then up to twenty half-quadratic steps as long
+as the mean error falls. The published method moves a real zero point; with integer ones each step
+rounds it, and moves the scale too. Of all grids on the way that with the least sum of |error|^0.7
+stays. One line per case: that sum over all groups for the first grids and for the last, the zero
+points in hexadecimal, the scales.
 """
 
 import numpy as np
@@ -21,32 +22,38 @@ def shrink(x, beta):
 
 
 def hqq(w, bits):
+    """First and last sum, zero point, scale."""
     top = 2**bits - 1
     low, high = min(w.min(), 0), max(w.max(), 0)
-    scale = np.float32(np.float32(high - low) / np.float32(top))
-    scale = 1.0 if scale == 0 else float(scale)
-    first = int(np.round(np.clip(-low / scale, 0, top)))
-
-    def error(z):
-        return w - scale * (np.clip(np.round(w / scale + z), 0, top) - z)
-
-    z, beta, least = float(first), BETA, np.inf
-    for _ in range(STEPS):
-        q = np.clip(np.round(w / scale + z), 0, top)
-        r = w - scale * (q - z)
-        z = np.mean(q - (w - shrink(r, beta)) / scale)
-        beta *= KAPPA
-        if not np.mean(np.abs(r)) < least:
+    s = np.float32(np.float32(high - low) / np.float32(top))
+    s = 1.0 if s == 0 else float(s)
+    z = int(np.round(np.clip(-low / s, 0, top)))
+    beta, least, best, first = BETA, np.inf, None, None
+    for _ in range(STEPS + 1):
+        q = np.clip(np.round(w / s + z), 0, top)
+        r = w - s * (q - z)
+        norm = np.sum(np.abs(r) ** P)
+        if best is None:
+            first = norm
+        if best is None or norm < best[0]:
+            best = (norm, z, s)
+        if not np.sum(np.abs(r)) < least:
             break
-        least = np.mean(np.abs(r))
-    tries = [first] + [int(np.clip(v, 0, top)) for v in (np.floor(z), np.ceil(z))]
-    sums = [np.sum(np.abs(error(t)) ** P) for t in tries]
-    best = int(np.argmin(sums))
-    return tries[best], sums[best]
+        least = np.sum(np.abs(r))
+        target = w - shrink(r, beta)
+        z = int(np.clip(np.round(np.mean(q - target / s)), 0, top))
+        u = q - z
+        if np.sum(u * u) == 0:
+            break
+        s = float(np.float32(np.sum(u * target) / np.sum(u * u)))
+        if s <= 0:
+            break
+        beta *= KAPPA
+    return (first,) + best
 
 
 def weights(n, k, std):
-    """Normal weights, a few of them ten times as large, shifted row by row."""
+    """Normal weights, some four times as large, shifted row by row."""
     w = normal(3, n * k).reshape(n, k)
     w[:, ::37] *= 4.0
     w += np.arange(n)[:, None] * 0.1
@@ -59,5 +66,7 @@ if __name__ == "__main__":
     for n, k, bits, group, std in CASES:
         w = weights(n, k, std).astype(np.float64)
         found = [hqq(row[g : g + group], bits) for row in w for g in range(0, k, group)]
-        zeros = "".join(f"{z:x}" for z, _ in found)
-        print(n, k, bits, group, std, f"{sum(s for _, s in found):.9g}", zeros)
+        first, last = sum(f[0] for f in found), sum(f[1] for f in found)
+        zeros = "".join(f"{f[2]:x}" for f in found)
+        scales = " ".join(f"{f[3]:.6g}" for f in found)
+        print(n, k, bits, group, std, f"{first:.7g} {last:.7g}", zeros, scales)

@@ -11,20 +11,26 @@
 //! input comes from a product, the layer itself. Losses are summed over a few batches, evenly
 //! spread, of the float model; the first of equal losses wins, so *off* (`r = 0`) does.
 //!
+//! When GPTQ follows, it makes good much of what the factors are for, and what they cost (coarser
+//! steps for all other channels) remains. So the block's loss is also measured with weights rounded
+//! by GPTQ, for that ratio, for halves of it and for none, and the least decides.
+//!
 //! Factors are folded ([`fold`](super::fold)); a value whose maker can take none is left alone,
 //! and the ledger says why. Ranges are clipped later ([`clip`](super::clip)).
 //!
 //! Preconditions: as for `quantize`; an executor and samples where a layer asks for the method.
 
 use super::assign::{Assigned, assign};
-use super::fit::{methods_of, rounded, source, stream};
+use super::fit::{methods_of, source, stream};
+use super::fit_weight::{Fit, real};
 use super::fold::{Folded, Target, target};
+use super::methods::Methods;
 use super::stream::{Group, Stream, floats, groups};
 use crate::pass::{Pass, PassContext};
 use crate::weights::{Transform, derive, format_error, read_f32};
 use qcc_ir::diag::Result;
 use qcc_ir::format::encode_slice;
-use qcc_ir::graph::{Func, Module, OpId, OpKind, ValueId};
+use qcc_ir::graph::{Func, Module, OpId, OpKind, ValueId, Weight};
 use qcc_ir::ledger::{Candidate, Decision, Topic};
 use qcc_ir::{DType, Tensor};
 use std::collections::BTreeSet;
@@ -82,13 +88,23 @@ impl Pass for Awq {
                 .last()
                 .copied()
                 .unwrap_or(0);
-            let means = means(&mut stream, &g, usize::try_from(channels).unwrap_or(0))?;
+            let inputs = Inputs::of(&mut stream, &g, usize::try_from(channels).unwrap_or(0))?;
+            let means = &inputs.means;
             let search = Search::new(module, &stream, to, &readers)?;
-            let losses = search.losses(&means)?;
-            let best = first_least(&losses);
-            ctx.ledger.record(decision(f, &g, &readers, &losses, best));
+            let all: Vec<usize> = (0..RATIOS).collect();
+            let mut tried = search.losses(ctx, means, &all, None)?;
+            let mut best = first_least(&tried).ratio;
+            if readers.iter().any(|l| methods_of(l, ctx).gptq) {
+                let some = [0, best / 4, best / 2, best / 2 + best / 4, best];
+                let some: BTreeSet<usize> = some.into_iter().collect();
+                let some: Vec<usize> = some.into_iter().collect();
+                let rounded = search.losses(ctx, means, &some, Some(&inputs.gram))?;
+                best = first_least(&rounded).ratio;
+                tried.extend(rounded);
+            }
+            ctx.ledger.record(decision(f, &g, &readers, &tried, best));
             if best > 0 {
-                let s: Arc<[f32]> = factors(&means, best).into();
+                let s: Arc<[f32]> = factors(means, best).into();
                 folded.add(f, to, &readers, &s, &|id| quantized.contains(&id));
                 divide_statistics(ctx, &f.value(g.input).name, &s);
             }
@@ -119,15 +135,27 @@ fn refused(f: &Func, g: &Group, layers: &[Assigned], reason: String) -> Decision
     d
 }
 
-fn decision(f: &Func, g: &Group, readers: &[&Assigned], losses: &[f64], best: usize) -> Decision {
-    let name = |i: usize| match i {
+/// The loss of a ratio.
+struct Trial {
+    ratio: usize,
+    /// Whether weights were rounded by GPTQ.
+    gptq: bool,
+    loss: f64,
+}
+
+fn name(ratio: usize) -> String {
+    match ratio {
         0 => "off".to_string(),
-        _ => format!("awq ratio {:.2}", i as f64 / RATIOS as f64),
-    };
+        _ => format!("awq ratio {:.2}", ratio as f64 / RATIOS as f64),
+    }
+}
+
+fn decision(f: &Func, g: &Group, readers: &[&Assigned], tried: &[Trial], best: usize) -> Decision {
     let mut d = Decision::new(site(f, g), Topic::Smoothing, name(best));
-    for (i, loss) in losses.iter().enumerate() {
-        let mut c = Candidate::new(name(i));
-        c.error = Some(*loss);
+    for t in tried {
+        let by = if t.gptq { ", rounded by gptq" } else { "" };
+        let mut c = Candidate::new(format!("{}{by}", name(t.ratio)));
+        c.error = Some(t.loss);
         d = d.consider(c);
     }
     d.fused = readers.iter().map(|l| l.site.name.clone()).collect();
@@ -144,19 +172,32 @@ fn divide_statistics(ctx: &mut PassContext<'_>, name: &str, s: &[f32]) {
     }
 }
 
-/// Mean magnitude of each channel of a group's input over all samples.
-fn means(stream: &mut Stream<'_>, g: &Group, channels: usize) -> Result<Vec<f64>> {
-    let (mut sums, mut rows) = (vec![0.0; channels], 0u64);
-    stream.advance(g, &mut |seen| {
-        for row in seen.rows(channels)?.chunks(channels.max(1)) {
-            for (s, v) in sums.iter_mut().zip(row) {
-                *s += f64::from(v.abs());
+/// What is known of a group's input over all samples.
+struct Inputs {
+    /// Mean magnitude of each channel.
+    means: Vec<f64>,
+    /// `XᵀX`, row-major.
+    gram: Vec<f64>,
+}
+
+impl Inputs {
+    fn of(stream: &mut Stream<'_>, g: &Group, channels: usize) -> Result<Self> {
+        let (mut sums, mut rows) = (vec![0.0; channels], 0u64);
+        let mut gram = vec![0.0; channels * channels];
+        stream.advance(g, &mut |seen| {
+            for row in seen.rows(channels)?.chunks(channels.max(1)) {
+                for (s, v) in sums.iter_mut().zip(row) {
+                    *s += f64::from(v.abs());
+                }
+                rows += 1;
             }
-            rows += 1;
-        }
-        Ok(())
-    })?;
-    Ok(sums.into_iter().map(|s| s / rows.max(1) as f64).collect())
+            let products = gram.iter_mut().zip(seen.gram);
+            products.for_each(|(sum, v)| *sum += f64::from(*v));
+            Ok(())
+        })?;
+        let means = sums.into_iter().map(|s| s / rows.max(1) as f64).collect();
+        Ok(Inputs { means, gram })
+    }
 }
 
 /// The factors of a ratio.
@@ -169,14 +210,11 @@ fn factors(means: &[f64], ratio: usize) -> Vec<f32> {
     s.into_iter().map(|v| (v / norm) as f32).collect()
 }
 
-fn first_least(losses: &[f64]) -> usize {
-    let mut best = 0;
-    for (i, l) in losses.iter().enumerate() {
-        if *l < losses[best] {
-            best = i;
-        }
-    }
-    best
+/// The first of the least losses; there is at least one.
+fn first_least(tried: &[Trial]) -> &Trial {
+    let better = |a: &&Trial, b: &&Trial| a.loss.total_cmp(&b.loss);
+    // INVARIANT: every search tries no factors at all. `min_by` gives the first of equals.
+    tried.iter().min_by(better).expect("a trial")
 }
 
 /// A block, its weights and what it gives on some batches.
@@ -219,8 +257,15 @@ impl<'s, 'm> Search<'s, 'm> {
         })
     }
 
-    /// The loss of each ratio.
-    fn losses(&self, means: &[f64]) -> Result<Vec<f64>> {
+    /// The losses of ratios with weights rounded to nearest, or by GPTQ for inputs with the
+    /// Gram matrix `gram`.
+    fn losses(
+        &self,
+        ctx: &PassContext<'_>,
+        means: &[f64],
+        ratios: &[usize],
+        gram: Option<&[f64]>,
+    ) -> Result<Vec<Trial>> {
         let mut ready = self.stream.prepare(&self.block)?;
         let mut run = |batch: usize, weights: &[Tensor]| -> Result<Vec<Vec<f32>>> {
             let mut given = self.stream.arguments(&self.block, batch)?;
@@ -228,56 +273,91 @@ impl<'s, 'm> Search<'s, 'm> {
             let out = ready.run(&given, &mut |_, _| ())?;
             out.iter().map(floats).collect()
         };
-        let float = self.weights(None)?;
+        let float = self.weights(&|w, _| read_f32(w))?;
         let mut wanted = Vec::new();
         for b in &self.batches {
             wanted.push(run(*b, &float)?);
         }
-        let mut losses = Vec::with_capacity(RATIOS);
-        for ratio in 0..RATIOS {
-            let s: Arc<[f32]> = factors(means, ratio).into();
-            let weights = self.weights(Some(&s))?;
+        let fit = Fit {
+            methods: Methods {
+                gptq: gram.is_some(),
+                ..Methods::default()
+            },
+            gptq: &ctx.options.gptq,
+            threads: ctx.threads,
+            scores: false,
+        };
+        let mut tried = Vec::with_capacity(ratios.len());
+        for ratio in ratios {
+            let s: Arc<[f32]> = factors(means, *ratio).into();
+            let gram = gram.map(|g| scaled_gram(g, &s));
+            let weights = self.weights(&|w, l| match l.choice {
+                Some(q) => scaled_and_back(w, &s, &|w| {
+                    let (coded, _) = fit.weight(w, q.weights, gram.as_deref())?;
+                    real(w, &coded)
+                }),
+                None => read_f32(w),
+            })?;
             let mut loss = 0.0;
             for (b, wanted) in self.batches.iter().zip(&wanted) {
                 for (y, w) in run(*b, &weights)?.iter().zip(wanted) {
                     loss += squares(y, w);
                 }
             }
-            losses.push(loss);
+            tried.push(Trial {
+                ratio: *ratio,
+                gptq: gram.is_some(),
+                loss,
+            });
         }
-        Ok(losses)
+        Ok(tried)
     }
 
-    /// The weights of the layers, rounded as with these factors.
-    fn weights(&self, factors: Option<&Arc<[f32]>>) -> Result<Vec<Tensor>> {
+    /// The weights of the layers after some change, in their own formats.
+    fn weights(
+        &self,
+        change: &dyn Fn(&Weight, &Assigned) -> Result<Vec<f32>>,
+    ) -> Result<Vec<Tensor>> {
         let mut out = Vec::with_capacity(self.layers.len());
         for l in &self.layers {
             let w = source(self.module, l)?;
-            let values = match (factors, l.choice) {
-                (Some(s), Some(q)) => {
-                    let scaled = derive(
-                        w,
-                        Transform::Scale {
-                            axis: 1,
-                            factors: s.clone(),
-                            divide: false,
-                            dtype: DType::F32,
-                        },
-                    )?;
-                    let mut v = rounded(&scaled, &q.weights)?;
-                    for row in v.chunks_mut(s.len().max(1)) {
-                        row.iter_mut().zip(s.iter()).for_each(|(v, s)| *v /= s);
-                    }
-                    v
-                }
-                _ => read_f32(w)?,
-            };
+            let values = change(w, l)?;
             let mut t = Tensor::zeros(w.dtype, &w.dims)?;
             encode_slice(w.dtype, &values, t.bytes_mut()).map_err(|e| format_error(e, &w.name))?;
             out.push(t);
         }
         Ok(out)
     }
+}
+
+/// A weight with its columns scaled, rounded, and scaled back.
+fn scaled_and_back(
+    w: &Weight,
+    s: &Arc<[f32]>,
+    round: &dyn Fn(&Weight) -> Result<Weight>,
+) -> Result<Vec<f32>> {
+    let scale = Transform::Scale {
+        axis: 1,
+        factors: s.clone(),
+        divide: false,
+        dtype: DType::F32,
+    };
+    let mut v = read_f32(&round(&derive(w, scale)?)?)?;
+    for row in v.chunks_mut(s.len().max(1)) {
+        row.iter_mut().zip(s.iter()).for_each(|(v, s)| *v /= s);
+    }
+    Ok(v)
+}
+
+/// `XᵀX` of inputs that are divided by factors.
+fn scaled_gram(gram: &[f64], s: &[f32]) -> Vec<f64> {
+    let rows = gram.chunks(s.len().max(1)).zip(s);
+    let row = |(row, a): (&[f64], &f32)| -> Vec<f64> {
+        let each = row.iter().zip(s);
+        each.map(|(g, b)| g / (f64::from(*a) * f64::from(*b)))
+            .collect()
+    };
+    rows.flat_map(row).collect()
 }
 
 fn squares(a: &[f32], b: &[f32]) -> f64 {

@@ -8,6 +8,10 @@
 //! With data this is the search of AWQ (Lin et al., "AWQ", 2024): the squared error of the
 //! group's share of the layer's output, here over all calibration rows. The first of equal errors
 //! wins, so the largest range does.
+//!
+//! Other tools search without data for the least `Σ |δ|^2.4`, in 20 steps of 1 % of the range
+//! (compressed-tensors) or 80 (the quantizer of GPTQ's code); here it is the square in 10 steps of
+//! 5 %, as with data.
 
 use super::gptq::{Matrix, bounds};
 use super::grid::fit;

@@ -3,7 +3,7 @@
 
 use super::scheme::QuantSpec;
 use crate::spill::Spilling;
-use crate::weights::{Quantizer, Transform, derive, held};
+use crate::weights::{Quantizer, Transform, derive};
 use qcc_ir::diag::Result;
 use qcc_ir::graph::{Weight, WeightBytes, WeightData};
 use std::collections::BTreeMap;
@@ -27,24 +27,28 @@ pub struct CodedWeights {
 }
 
 impl CodedWeights {
-    pub(super) fn insert(&mut self, weight: &str, coded: Coded) {
-        self.by_name.insert(weight.to_string(), coded);
-    }
-
-    /// Holds codes, elsewhere when all together exceed the limit.
+    /// Takes what was found for a weight; its codes go elsewhere when all together exceed the
+    /// limit.
     ///
     /// # Errors
     /// When they cannot be stored.
-    pub(super) fn hold(
+    pub(super) fn insert(
         &mut self,
-        codes: Vec<u8>,
+        weight: &str,
+        mut coded: Coded,
         limit: Option<Spilling<'_>>,
-    ) -> Result<Arc<dyn WeightBytes>> {
-        self.bytes += codes.len() as u64;
-        match limit {
-            Some(s) if self.bytes > s.above => s.to.keep(&codes),
-            _ => Ok(held(codes)),
+    ) -> Result<()> {
+        if let (Some(codes), Some(s)) = (&coded.codes, limit) {
+            let bytes = codes.bytes()?;
+            self.bytes += bytes.len() as u64;
+            let kept = (self.bytes > s.above)
+                .then(|| s.to.keep(&bytes))
+                .transpose()?;
+            drop(bytes);
+            coded.codes = kept.or(coded.codes);
         }
+        self.by_name.insert(weight.to_string(), coded);
+        Ok(())
     }
 
     /// What was decided for a weight under this form.

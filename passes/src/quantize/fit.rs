@@ -7,22 +7,12 @@
 //! Preconditions: as for `quantize`; with `gptq` or `awq` an executor and samples.
 
 use super::assign::{Assigned, assign};
-use super::clip;
-use super::coded::Coded;
-use super::gptq::{Gptq, Matrix, Params};
-use super::hqq;
+use super::fit_weight::{Fit, real};
 use super::methods::Methods;
-use super::part::weight_dims;
-use super::range_search::WIDEST;
-use super::refine::refine;
-use super::rtn;
-use super::scheme::{Granularity, QuantSpec};
+use super::scheme::QuantSpec;
 use super::stream::{Group, Stream, groups};
 use crate::pass::{Pass, PassContext};
-use crate::weights::{Quantizer, format_error, inline, read_f32};
-use qcc_ir::DType;
 use qcc_ir::diag::{Class, Diagnostic, Result};
-use qcc_ir::format::{QuantParams, decode_slice, dequantize_nd, encode_slice, minmax_nd};
 use qcc_ir::graph::{Func, Module, OpKind, Weight};
 use qcc_ir::ledger::{Candidate, Decision, Topic};
 
@@ -52,8 +42,8 @@ impl Pass for FitWeights {
             }
         } else {
             for (l, m) in layers.iter().zip(&methods).filter(|(_, m)| m.any()) {
-                let (coded, _) = fit(module, ctx, l, *m, None)?;
-                ctx.codes.insert(&l.site.weight, coded);
+                let (coded, _) = fit(f, ctx, l, *m).weight(source(module, l)?, spec(l)?, None)?;
+                ctx.codes.insert(&l.site.weight, coded, ctx.spilling)?;
             }
         }
         Ok(module.clone())
@@ -102,18 +92,46 @@ fn with_data(
         Ok(())
     })?;
     for i in &group.members {
-        let l = &layers[*i];
-        let (coded, decision) = fit(module, ctx, l, methods[*i], Some(&gram))?;
-        if let Some(d) = decision {
-            ctx.ledger.record(d);
+        let (l, source) = (&layers[*i], source(module, &layers[*i])?);
+        let fit = fit(&module.funcs[0], ctx, l, methods[*i]);
+        let (coded, gave_up) = fit.weight(source, spec(l)?, Some(&gram))?;
+        if gave_up {
+            ctx.ledger.record(given_up(l));
         }
-        let source = source(module, l)?;
         stream.replace(l.site.op, real(source, &coded)?);
         if methods[*i].any() {
-            ctx.codes.insert(&l.site.weight, coded);
+            ctx.codes.insert(&l.site.weight, coded, ctx.spilling)?;
         }
     }
     Ok(())
+}
+
+/// How a layer's weight is fitted.
+fn fit<'a>(f: &Func, ctx: &PassContext<'a>, l: &Assigned, methods: Methods) -> Fit<'a> {
+    Fit {
+        methods,
+        gptq: &ctx.options.gptq,
+        threads: ctx.threads,
+        scores: makes_scores(f, l),
+    }
+}
+
+fn given_up(l: &Assigned) -> Decision {
+    let reason = "its Hessian is singular at any damping";
+    Decision::new(&l.site.name, Topic::Fallback, "rtn")
+        .weight(&l.site.weight)
+        .consider(Candidate::refused("gptq", reason))
+        .consider(Candidate::new("rtn"))
+}
+
+/// The form of a layer's weight.
+fn spec(l: &Assigned) -> Result<QuantSpec> {
+    let internal = || {
+        let message = format!("{} has no scheme", l.site.name);
+        Diagnostic::error(916, Class::Internal, message)
+    };
+    // INVARIANT: only layers with a choice are fitted.
+    l.choice.map(|q| q.weights).ok_or_else(internal)
 }
 
 /// The weight of a layer.
@@ -126,167 +144,6 @@ pub(super) fn source<'m>(m: &'m Module, l: &Assigned) -> Result<&'m Weight> {
             format!("the weight of {} is no constant", l.site.name),
         )),
     }
-}
-
-/// Codes of one layer's weight.
-fn fit(
-    module: &Module,
-    ctx: &mut PassContext<'_>,
-    l: &Assigned,
-    methods: Methods,
-    gram: Option<&[f64]>,
-) -> Result<(Coded, Option<Decision>)> {
-    let w = source(module, l)?;
-    // INVARIANT: only layers with a choice are fitted.
-    let spec = l
-        .choice
-        .map(|q| q.weights)
-        .ok_or_else(|| internal(&l.site.name))?;
-    let f = &module.funcs[0];
-    let block = spec
-        .quant_type(f.ty(l.site.weight_value).rank(), false)
-        .block;
-    let dims = weight_dims(f.ty(l.site.weight_value));
-    let (Some((n, k)), true) = (dims, methods.any()) else {
-        let quantizer = rtn::quantizer(w, &spec, block)?;
-        return Ok((plain(spec, quantizer), None));
-    };
-    let mut values = read_f32(w)?;
-    if let Some(gram) = gram.filter(|_| methods.gptq) {
-        zero_dead(&mut values, gram, k);
-    }
-    let m = Matrix { w: &values, n, k };
-    let fail = |e| format_error(e, &w.name);
-    let options = &ctx.options.gptq;
-    let group = match spec.granularity {
-        Granularity::Group(g) => g as usize,
-        _ => k,
-    };
-    let fixed = options.act_order || options.static_groups;
-    let searched = methods.refine && !fixed && group <= WIDEST;
-    // AWQ leaves the ranges of what becomes attention scores alone.
-    let by_output = match methods.refine {
-        true => !searched,
-        false => methods.awq && !makes_scores(f, l),
-    };
-    let (lo, hi) = match (by_output, methods.mse) {
-        (false, false) => minmax_nd(m.w, &[n, k], &block),
-        (true, _) => clip::ranges(m, gram, spec, group, ctx.threads),
-        (false, true) => clip::ranges(m, None, spec, group, ctx.threads),
-    }
-    .map_err(fail)?;
-    let mut quantizer = rtn::from_ranges(w, &spec, block, &lo, &hi)?;
-    if let (true, Some(levels)) = (methods.hqq, spec.levels()) {
-        let zeros = hqq::zeros(m, &quantizer, levels, group, ctx.threads);
-        quantizer.zeros = zeros.map(Into::into);
-    }
-    let Some(gram) = gram.filter(|_| methods.gptq) else {
-        return Ok((plain(spec, quantizer), None));
-    };
-    let gptq = Gptq {
-        damping: options.damping,
-        act_order: options.act_order,
-        threads: ctx.threads,
-    };
-    let params = match (searched, fixed || by_output || methods.mse) {
-        (true, _) => Params::Searched,
-        (false, true) => Params::Fixed(&quantizer),
-        (false, false) => Params::Natural,
-    };
-    let Some(mut r) = gptq.round(m, gram, spec, group, params).map_err(fail)? else {
-        return Ok((plain(spec, quantizer), Some(given_up(l, w))));
-    };
-    if methods.refine {
-        refine(m, gram, spec, group, &mut r, ctx.threads).map_err(fail)?;
-    }
-    let numbers: Vec<f32> = r.codes.iter().map(|c| *c as f32).collect();
-    let mut codes = vec![0; byte_len(spec.storage, numbers.len())];
-    encode_slice(spec.storage, &numbers, &mut codes).map_err(fail)?;
-    let quantizer = Quantizer {
-        scales: r.scales.into(),
-        zeros: quantizer.zeros.map(|_| r.zeros.into()),
-        ..quantizer
-    };
-    let coded = Coded {
-        spec,
-        quantizer,
-        codes: Some(ctx.codes.hold(codes, ctx.spilling)?),
-    };
-    Ok((coded, None))
-}
-
-fn given_up(l: &Assigned, w: &Weight) -> Decision {
-    let reason = "its Hessian is singular at any damping";
-    Decision::new(&l.site.name, Topic::Fallback, "rtn")
-        .weight(&w.name)
-        .consider(Candidate::refused("gptq", reason))
-        .consider(Candidate::new("rtn"))
-}
-
-/// Weights of inputs that are always 0 count for nothing, also not for ranges.
-fn zero_dead(w: &mut [f32], gram: &[f64], k: usize) {
-    let dead: Vec<usize> = (0..k).filter(|j| gram[j * k + j] == 0.0).collect();
-    for row in w.chunks_mut(k.max(1)) {
-        dead.iter().for_each(|j| row[*j] = 0.0);
-    }
-}
-
-fn plain(spec: QuantSpec, quantizer: Quantizer) -> Coded {
-    Coded {
-        spec,
-        quantizer,
-        codes: None,
-    }
-}
-
-fn internal(what: &str) -> Diagnostic {
-    Diagnostic::error(916, Class::Internal, format!("{what} has no scheme"))
-}
-
-fn byte_len(d: DType, n: usize) -> usize {
-    let len = d.byte_len(n as u64).and_then(|n| usize::try_from(n).ok());
-    // INVARIANT: the numbers are in memory in a wider format.
-    len.unwrap_or(0)
-}
-
-/// The real values of a coded weight, in the format of its source.
-fn real(source: &Weight, coded: &Coded) -> Result<Weight> {
-    let fail = |e| format_error(e, &source.name);
-    let q = &coded.quantizer;
-    let dims: Vec<usize> = source.dims.iter().map(|d| *d as usize).collect();
-    let (stored, computed);
-    let codes: &[u8] = match &coded.codes {
-        Some(c) => {
-            stored = c.bytes()?;
-            &stored
-        }
-        None => {
-            computed = q.codes(&read_f32(source)?, &source.dims).map_err(fail)?;
-            &computed
-        }
-    };
-    let params = QuantParams {
-        scales: &q.scales,
-        zeros: q.zeros.as_deref(),
-    };
-    let v = dequantize_nd(codes, &dims, &q.block, q.format, params).map_err(fail)?;
-    let mut bytes = vec![0; byte_len(source.dtype, v.len())];
-    encode_slice(source.dtype, &v, &mut bytes).map_err(fail)?;
-    let name = format!("{}.real", source.name);
-    Ok(inline(name, source.dtype, source.dims.clone(), bytes))
-}
-
-/// The real values of a matrix after rounding to nearest under a form.
-///
-/// # Errors
-/// When a weight is NaN or infinite.
-pub(super) fn rounded(w: &Weight, spec: &QuantSpec) -> Result<Vec<f32>> {
-    let block = spec.quant_type(w.dims.len(), false).block;
-    let real = real(w, &plain(*spec, rtn::quantizer(w, spec, block)?))?;
-    let mut v = vec![0.0f32; usize::try_from(real.numel().unwrap_or(0)).unwrap_or(0)];
-    let bytes = qcc_ir::eval::weight_tensor(&real)?;
-    decode_slice(real.dtype, bytes.bytes(), &mut v).map_err(|e| format_error(e, &w.name))?;
-    Ok(v)
 }
 
 /// Whether a layer's result becomes queries or keys: reaches scores without passing another

@@ -1,19 +1,21 @@
-//! HQQ: zero points with which most weights come out well and a few badly, without data.
+//! HQQ: grids with which most weights come out well and a few badly, without data.
 //!
 //! ```text
-//! min over z of Σ |w − s·(q − z)|^p,   q = saturate(round(w/s + z)),   p = 0.7
+//! min Σ |w − s·(q − z)|^p,   q = saturate(round(w/s) + z),   p = 0.7
 //!
-//! r = w − s·(q − z)                       e = sign(r) · max(|r| − |r|^(p−1) / β, 0)
-//! z ← mean(q − (w − e)/s),  β ← κ·β       up to 20 times, while mean |r| falls; β = 10, κ = 1.01
+//! r = w − s·(q − z)       e = sign(r) · max(|r| − |r|^(p−1) / β, 0)       t = w − e
+//! z ← round(mean(q − t/s)),   s ← Σ (q − z)·t / Σ (q − z)²,   β ← κ·β
+//! up to 20 times, while Σ |r| falls; β = 10, κ = 1.01
 //! ```
 //!
-//! (Badri and Shaji, "Half-Quadratic Quantization", 2023: `e` splits the sum into two steps that
-//! each have a closed form; only zero points move.) The published method stores a real `z`. A zero
-//! point here is an integer as everywhere in this compiler, so a real one is only the way: of the
-//! integers beside the last `z` and the first zero point, the one with the least sum stays. It is
-//! never worse than rounding to nearest in that sum.
+//! (Badri and Shaji, "Half-Quadratic Quantization", 2023: `e` splits the sum into steps that each
+//! have a closed form.) The published method moves a real zero point and nothing else. A zero
+//! point here is an integer as everywhere in this compiler, and moving it by whole steps changes
+//! only what is clipped; so the scale, which has the closed form above, moves too. The grid with
+//! the least sum stays: the result is never worse than rounding to nearest in that sum.
 //!
-//! Preconditions: an integer grid with zero points. Sums are f64, group by group.
+//! Preconditions: an integer grid; without zero points only scales move. Sums are f64, group by
+//! group.
 
 use super::gptq::Matrix;
 use super::parallel;
@@ -25,59 +27,73 @@ const BETA: f64 = 10.0;
 const KAPPA: f64 = 1.01;
 const STEPS: usize = 20;
 
-/// The zero points for groups of `group` columns that have these scales and first zero points.
-pub(super) fn zeros(
+/// A quantizer for groups of `group` columns, better than the one that is given.
+pub(super) fn improved(
     m: Matrix<'_>,
-    q: &Quantizer,
+    q: Quantizer,
     levels: IntRange,
     group: usize,
     threads: usize,
-) -> Option<Vec<i32>> {
-    let first = q.zeros.as_deref()?;
+) -> Quantizer {
     let group = group.min(m.k).max(1);
     let groups = m.k.div_ceil(group);
-    let rows: Vec<usize> = (0..if m.k == 0 { 0 } else { m.n }).collect();
-    let found = parallel::map(&rows, threads, |row| {
-        let w = m.w[row * m.k..][..m.k].chunks(group);
-        let old = q.scales[row * groups..].iter().zip(&first[row * groups..]);
-        w.zip(old)
-            .map(|(w, (s, z))| zero(w, f64::from(*s), *z, levels))
-            .collect::<Vec<i32>>()
+    let rows: Vec<&[f32]> = m.w.chunks(m.k.max(1)).collect();
+    let rows: Vec<(usize, &[f32])> = rows.into_iter().enumerate().collect();
+    let found = parallel::map(&rows, threads, |(row, w)| -> Vec<(f32, i32)> {
+        let each = w.chunks(group).enumerate().map(|(b, w)| {
+            let at = row * groups + b;
+            let zero = q.zeros.as_ref().map(|z| z[at]);
+            improve(w, q.scales[at], zero, levels)
+        });
+        each.collect()
     });
-    Some(found.concat())
+    let (scales, zeros): (Vec<f32>, Vec<i32>) = found.into_iter().flatten().unzip();
+    Quantizer {
+        scales: scales.into(),
+        zeros: q.zeros.as_ref().map(|_| zeros.into()),
+        ..q
+    }
 }
 
-/// The zero point of one group.
-fn zero(w: &[f32], scale: f64, first: i32, levels: IntRange) -> i32 {
+/// Scale and zero point of one group; without a zero point it stays 0.
+fn improve(w: &[f32], scale: f32, zero: Option<i32>, levels: IntRange) -> (f32, i32) {
     let (min, max) = (f64::from(levels.min), f64::from(levels.max));
-    let code = |w: f32, z: f64| (f64::from(w) / scale + z).round_ties_even().clamp(min, max);
-    let error = |w: f32, z: f64| f64::from(w) - scale * (code(w, z) - z);
-    let (mut z, mut beta, mut least) = (f64::from(first), BETA, f64::INFINITY);
-    for _ in 0..STEPS {
-        let (mut sum, mut size) = (0.0, 0.0);
-        for &v in w {
-            let r = error(v, z);
-            sum += code(v, z) - (f64::from(v) - shrink(r, beta)) / scale;
-            size += r.abs();
+    let mut best = ((scale, zero.unwrap_or(0)), f64::INFINITY);
+    let (mut s, mut z) = (f64::from(scale), f64::from(zero.unwrap_or(0)));
+    let (mut beta, mut least) = (BETA, f64::INFINITY);
+    for _ in 0..=STEPS {
+        let code = |w: f64| ((w / s).round_ties_even() + z).clamp(min, max);
+        let split = |w: &f32| {
+            let w = f64::from(*w);
+            let q = code(w);
+            (q, w, w - s * (q - z))
+        };
+        let parts: Vec<(f64, f64, f64)> = w.iter().map(split).collect();
+        let norm: f64 = parts.iter().map(|(.., r)| libm::pow(r.abs(), P)).sum();
+        if norm < best.1 {
+            best = ((s as f32, z as i32), norm);
         }
-        z = sum / w.len() as f64;
-        beta *= KAPPA;
+        let size: f64 = parts.iter().map(|(.., r)| r.abs()).sum();
         if size >= least || size.is_nan() {
             break;
         }
         least = size;
-    }
-    let norm = |z: i32| -> f64 {
-        let each = w.iter().map(|v| error(*v, f64::from(z)).abs());
-        each.map(|r| libm::pow(r, P)).sum()
-    };
-    let mut best = (first, norm(first));
-    for t in [z.floor(), z.ceil()] {
-        let t = t.clamp(min, max) as i32;
-        let n = norm(t);
-        if n < best.1 {
-            best = (t, n);
+        let targets: Vec<(f64, f64)> = parts
+            .iter()
+            .map(|(q, w, r)| (*q, w - shrink(*r, beta)))
+            .collect();
+        if zero.is_some() {
+            let sum: f64 = targets.iter().map(|(q, t)| q - t / s).sum();
+            z = (sum / w.len() as f64).round_ties_even().clamp(min, max);
         }
+        let product: f64 = targets.iter().map(|(q, t)| (q - z) * t).sum();
+        let square: f64 = targets.iter().map(|(q, _)| (q - z) * (q - z)).sum();
+        let next = (product / square) as f32;
+        if !next.is_normal() || f64::from(next) * s < 0.0 {
+            break;
+        }
+        s = f64::from(next);
+        beta *= KAPPA;
     }
     best.0
 }
@@ -95,13 +111,22 @@ fn shrink(r: f64, beta: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Scheme, rtn};
+    use super::super::{Granularity, Scheme, rtn};
     use super::*;
     use crate::weights::inline_f32;
     use qcc_ir::eval::normal;
 
-    /// The zero points of a case of `tests/quant_refs/hqq.py`, and the sum that they leave.
-    fn run(n: usize, k: usize, scheme: &str, std: f64, threads: usize) -> (Vec<i32>, f64) {
+    struct Case {
+        w: Vec<f32>,
+        n: usize,
+        k: usize,
+        group: usize,
+        levels: IntRange,
+        first: Quantizer,
+    }
+
+    /// The weights of `tests/quant_refs/hqq.py`.
+    fn case(n: usize, k: usize, scheme: &str, std: f64) -> Case {
         let mut w = normal(3, 1.0, n * k);
         for (i, v) in w.iter_mut().enumerate() {
             if (i % k).is_multiple_of(37) {
@@ -110,53 +135,87 @@ mod tests {
             *v = (*v + (i / k) as f64 * 0.1) * std;
         }
         let w: Vec<f32> = w.into_iter().map(|v| v as f32).collect();
-        let weights = Scheme::named(scheme).unwrap().weights.unwrap();
-        let (spec, _) = weights.resolved(false);
+        let (spec, _) = Scheme::named(scheme)
+            .unwrap()
+            .weights
+            .unwrap()
+            .resolved(false);
         let weight = inline_f32("w".into(), vec![n as u64, k as u64], &w);
-        let q = rtn::quantizer(&weight, &spec, spec.quant_type(2, false).block).unwrap();
-        let super::super::Granularity::Group(group) = spec.granularity else {
+        let block = spec.quant_type(2, false).block;
+        let Granularity::Group(group) = spec.granularity else {
             panic!("{scheme} has no groups");
         };
-        let levels = spec.levels().unwrap();
-        let m = Matrix { w: &w, n, k };
-        let z = zeros(m, &q, levels, group as usize, threads).unwrap();
-        let each = w.iter().enumerate().map(|(i, v)| {
-            let at = i / k * k.div_ceil(group as usize) + i % k / group as usize;
-            let (s, z) = (f64::from(q.scales[at]), f64::from(z[at]));
-            let q = (f64::from(*v) / s + z).round_ties_even();
-            let q = q.clamp(f64::from(levels.min), f64::from(levels.max));
-            (f64::from(*v) - s * (q - z)).abs().powf(P)
-        });
-        let sum = each.sum();
-        (z, sum)
+        Case {
+            first: rtn::quantizer(&weight, &spec, block).unwrap(),
+            levels: spec.levels().unwrap(),
+            group: group as usize,
+            w,
+            n,
+            k,
+        }
+    }
+
+    impl Case {
+        fn improved(&self, threads: usize) -> Quantizer {
+            let (n, k) = (self.n, self.k);
+            let m = Matrix { w: &self.w, n, k };
+            improved(m, self.first.clone(), self.levels, self.group, threads)
+        }
+
+        /// `Σ |error|^p` of nearest codes.
+        fn sum(&self, q: &Quantizer) -> f64 {
+            let error = |(i, v): (usize, &f32)| {
+                let at = i / self.k * self.k.div_ceil(self.group) + i % self.k / self.group;
+                let z = q.zeros.as_ref().map_or(0, |z| z[at]);
+                let code = q.format.quantize(*v, q.scales[at], z);
+                let code = code.clamp(self.levels.min, self.levels.max);
+                f64::from(v - q.format.dequantize(code, q.scales[at], z))
+            };
+            let each = self.w.iter().enumerate().map(error);
+            each.map(|r| r.abs().powf(P)).sum()
+        }
     }
 
     #[test]
-    fn zero_points_are_those_of_the_reference() {
+    fn grids_are_those_of_the_reference() {
         for line in include_str!("../../../tests/quant_refs/hqq.txt").lines() {
             let f: Vec<&str> = line.split(' ').collect();
             let number = |i: usize| f[i].parse::<usize>().unwrap();
+            let real = |i: usize| f[i].parse::<f64>().unwrap();
             let scheme = format!("w{}a16-g{}-asym", f[2], f[3]);
-            let (z, sum) = run(number(0), number(1), &scheme, f[4].parse().unwrap(), 1);
-            let want: Vec<i32> = f[6]
-                .chars()
-                .map(|c| c.to_digit(16).unwrap() as i32)
-                .collect();
-            assert_eq!(z, want, "{line}");
-            let wanted: f64 = f[5].parse().unwrap();
-            assert!((sum - wanted).abs() < 1e-4 * wanted, "{line}: {sum}");
-            assert_eq!(
-                run(number(0), number(1), &scheme, f[4].parse().unwrap(), 3).0,
-                z
-            );
+            let c = case(number(0), number(1), &scheme, real(4));
+            let q = c.improved(1);
+            let digits = f[7].chars().map(|c| c.to_digit(16).unwrap() as i32);
+            assert_eq!(q.zeros.as_deref(), Some(&digits.collect::<Vec<_>>()[..]));
+            for (i, s) in q.scales.iter().enumerate() {
+                assert!(
+                    (f64::from(*s) - real(8 + i)).abs() < 1e-5 * real(8 + i),
+                    "{line}"
+                );
+            }
+            for (q, want) in [(&c.first, real(5)), (&q, real(6))] {
+                let sum = c.sum(q);
+                assert!((sum - want).abs() < 1e-4 * want, "{sum} for {want}");
+            }
+            assert_eq!(c.improved(3), q);
+        }
+    }
+
+    #[test]
+    fn symmetric_grids_move_their_scale() {
+        for scheme in ["w3a16-g32-sym", "w4a16-g32-sym-full"] {
+            let c = case(8, 96, scheme, 1.0);
+            let q = c.improved(2);
+            assert!(c.sum(&q) < 0.99 * c.sum(&c.first), "{scheme}");
+            assert_eq!(q.zeros, None);
         }
     }
 
     #[test]
     fn groups_of_one_value_and_of_zeros() {
         let levels = IntRange { min: 0, max: 15 };
-        assert_eq!(zero(&[0.0; 4], 1.0, 0, levels), 0);
-        assert_eq!(zero(&[1.5; 4], 0.1, 0, levels), 0);
-        assert_eq!(zero(&[-1.5; 4], 0.1, 15, levels), 15);
+        assert_eq!(improve(&[0.0; 4], 1.0, Some(0), levels), (1.0, 0));
+        assert_eq!(improve(&[1.5; 4], 0.1, Some(0), levels), (0.1, 0));
+        assert_eq!(improve(&[f32::MAX; 4], f32::MAX, None, levels).1, 0);
     }
 }

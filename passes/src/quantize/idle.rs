@@ -1,8 +1,6 @@
 //! Options that change nothing on this model: the user is told, by a warning for each.
 
 use super::assign::Assigned;
-use super::grid::Grid;
-use super::methods::Algo;
 use super::scheme::Scheme;
 use crate::options::{ActMode, Options};
 use qcc_ir::diag::{Class, Diagnostic};
@@ -42,14 +40,6 @@ pub(super) fn without_effect(
         .any(|s| s.weights.is_some_and(|w| w.storage.is_int()));
     if options.algo.is_some() && !ints {
         out.push(idle("--algo", "no weights become integers"));
-    }
-    let moves_zeros = options.algo.as_deref() == Some(&[Algo::Hqq]);
-    let zeros = schemes
-        .iter()
-        .any(|s| s.weights.is_some_and(|w| w.grid == Grid::Asymmetric));
-    if moves_zeros && ints && !zeros {
-        let why = "hqq moves zero points, and no weights have any";
-        out.push(idle("--algo", why));
     }
     if options.gptq.act_order && !gptq {
         out.push(idle(
@@ -111,13 +101,6 @@ mod tests {
             ..Options::default()
         };
         assert_eq!(warnings(LAYER, &fixed), ["--head", "--act"]);
-        let hqq = |name| Options {
-            scheme: scheme(name),
-            algo: Some(vec![crate::Algo::Hqq]),
-            ..Options::default()
-        };
-        assert_eq!(warnings(LAYER, &hqq("w4a16-sym")), ["--algo"]);
-        assert!(warnings(LAYER, &hqq("w4a16-asym")).is_empty());
         let nothing = Options {
             scheme: scheme("int8"),
             ..Options::default()

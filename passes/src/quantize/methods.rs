@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `rtn` | rounds to nearest | |
 //! | `mse` | clips the ranges of groups ([`clip`](super::clip), on the weights alone) | |
-//! | `hqq` | moves zero points ([`hqq`](super::hqq)) | |
+//! | `hqq` | moves scales and zero points ([`hqq`](super::hqq)) | |
 //! | `awq` | scales input channels ([`awq`](super::awq)), then clips on the layer's outputs | yes |
 //! | `gptq` | makes each rounding error good by the columns behind it ([`gptq`](super::gptq)) | yes |
 //! | `refine` | with `gptq`: searches ranges ([`range_search`](super::range_search)) as it goes, then codes and grids in turn ([`refine`](super::refine)) | yes |
@@ -14,7 +14,6 @@
 //! `gptq,refine` and `mse,gptq`. Without a choice, integer weights of at most 4 bits get
 //! `awq,gptq` with calibration data and `mse` without; all others `rtn`.
 
-use super::grid::Grid;
 use super::scheme::QuantSpec;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 
@@ -25,7 +24,7 @@ pub enum Algo {
     Rtn,
     /// Ranges of groups by the error of the weights.
     Mse,
-    /// Zero points by a robust error of the weights.
+    /// Scales and zero points by a robust error of the weights.
     Hqq,
     /// Scales of input channels and ranges of groups by the error of outputs.
     Awq,
@@ -103,7 +102,7 @@ impl Methods {
         match (chosen, spec.bits <= 4) {
             (Some(_), _) => Methods {
                 mse: has(Algo::Mse),
-                hqq: has(Algo::Hqq) && spec.grid == Grid::Asymmetric,
+                hqq: has(Algo::Hqq),
                 awq: has(Algo::Awq),
                 gptq: has(Algo::Gptq),
                 refine: has(Algo::Gptq) && (has(Algo::Awq) || has(Algo::Refine)),

@@ -23,6 +23,7 @@ mod cholesky;
 mod clip;
 mod coded;
 mod fit;
+mod fit_weight;
 mod fold;
 mod gptq;
 mod grid;

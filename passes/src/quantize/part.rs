@@ -9,7 +9,7 @@
 
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::expr::BinaryFn;
-use qcc_ir::graph::{Builder, Def, Func, Module, OpId, OpKind, TensorType, ValueId, WeightId};
+use qcc_ir::graph::{Builder, Def, Func, Module, OpId, OpKind, ValueId, WeightId};
 use qcc_ir::{DType, DimExpr};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -184,12 +184,4 @@ fn between(
         }
     }
     (ops, inputs.into_iter().collect())
-}
-
-/// The extents of a layer's weight as a matrix `[n, k]`.
-pub(super) fn weight_dims(ty: &TensorType) -> Option<(usize, usize)> {
-    match ty.fixed_dims()?.as_slice() {
-        [n, k] => Some((usize::try_from(*n).ok()?, usize::try_from(*k).ok()?)),
-        _ => None,
-    }
 }
