@@ -4,6 +4,7 @@
 //! it. The `qcc` command is a thin layer over this library.
 #![warn(missing_docs)]
 
+mod calibrator;
 mod compile;
 mod cost;
 pub mod data;
@@ -12,9 +13,12 @@ pub mod onnx;
 mod options;
 mod report;
 mod sections;
+mod statistics;
 pub mod verify;
 
+pub use calibrator::Calibrator;
 pub use compile::{Compiled, Compiler, Prepared, Progress, interface};
 pub use options::{Float, Options};
-pub use qcc_passes::{ActMode, Algo, Grid, Scheme, Statistics};
+pub use qcc_passes::{ActMode, Algo, CalibMethod, Grid, Scheme, Statistics};
 pub use report::{LayerReport, Notice, Report, TargetReport};
+pub use statistics::ModelStatistics;

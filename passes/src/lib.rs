@@ -37,6 +37,7 @@ mod pass;
 pub mod pipeline;
 mod quantize;
 mod recognise;
+mod ranges;
 pub mod registry;
 mod rewrite;
 mod smooth;
@@ -45,7 +46,7 @@ mod statistics;
 mod testing;
 mod weights;
 
-pub use calibrate::{Calibrator, Point, calibration_points};
+pub use calibrate::{Calibrator, HessianProbe, Point, calibration_points};
 pub use layer_errors::{LayerError, layer_errors};
 pub use manager::{Manager, Observer, Outcome, PassRun};
 pub use options::{ActMode, GptqOptions, Options};
@@ -53,4 +54,5 @@ pub use pass::{Pass, PassContext};
 pub use quantize::{
     Algo, CodedWeights, Granularity, Grid, Group, QuantSpec, Samples, Scheme, Weights,
 };
-pub use statistics::{Statistics, ValueStats};
+pub use ranges::CalibMethod;
+pub use statistics::{ChannelSums, Histogram, Statistics, ValueStats};

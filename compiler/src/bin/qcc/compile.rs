@@ -6,7 +6,7 @@ use super::{Output, file_error, usage};
 use clap::ValueEnum;
 use qcc::data::Dataset;
 use qcc::onnx::Model;
-use qcc::{Compiled, Compiler, LayerReport, Report};
+use qcc::{Compiled, Compiler, LayerReport, ModelStatistics, Report};
 use qcc_ir::diag::Result;
 use qcc_ir::graph::Module;
 use qcc_passes::{Observer, Pass};
@@ -39,6 +39,9 @@ pub(crate) struct Args {
     /// Calibration data: a .npy for the only required input, or an .npz with an array for each.
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     calib: Option<PathBuf>,
+    /// Statistics of `qcc calibrate` in place of those of the calibration data.
+    #[arg(long, value_name = "STATS", help_heading = "Data")]
+    stats: Option<PathBuf>,
     /// What to write.
     #[arg(long, value_enum, default_value = "plan", help_heading = "Output")]
     emit: Emit,
@@ -79,7 +82,15 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
         .as_ref()
         .map(|c| Dataset::open(c, &qcc::interface(&prepared)?.inputs))
         .transpose()?;
-    let compiled = compiler.complete(prepared, data.as_ref())?;
+    let compiled = match &a.stats {
+        None => compiler.complete(prepared, data.as_ref())?,
+        Some(path) => {
+            let stats = ModelStatistics::open(path)?;
+            let of = stats.check_model(&prepared.model_hash);
+            of.map_err(|d| d.or_at(path.display().to_string()))?;
+            compiler.quantize(prepared, Some(stats.statistics), data.as_ref())?
+        }
+    };
     bar.clear();
     super::warn(&compiled.report.warnings);
     if let Some(text) = emitted(&compiled, a.emit)? {
