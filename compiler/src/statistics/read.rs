@@ -12,7 +12,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
 
 /// Longest header that is parsed.
-const MAX_HEADER: u64 = 64 << 20;
+const MAX_HEADER: u64 = 16 << 20;
 
 /// The tensors of a value by statistic.
 type Parts<'a> = BTreeMap<String, TensorView<'a>>;

@@ -83,7 +83,7 @@ fn a_file_cut_off_anywhere_is_refused() {
 fn any_byte_may_be_wrong() {
     let bytes = statistics().to_bytes().unwrap();
     let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let places = (0..header).chain((header..bytes.len()).step_by(61));
+    let places = (0..header).chain((header..bytes.len()).step_by(1999));
     for at in places {
         for flip in [0x01, 0x80, 0xff] {
             let mut bad = bytes.clone();
@@ -96,8 +96,11 @@ fn any_byte_may_be_wrong() {
     }
 }
 
+/// A tensor: name, format, shape, bytes.
+type Raw<'a> = (&'a str, Dtype, Vec<usize>, Vec<u8>);
+
 /// A file with these tensors and this metadata.
-fn file(about: &str, tensors: &[(&str, Dtype, Vec<usize>, Vec<u8>)]) -> Vec<u8> {
+fn file(about: &str, tensors: &[Raw<'_>]) -> Vec<u8> {
     let views = tensors
         .iter()
         .map(|(n, d, s, b)| (*n, TensorView::new(*d, s.clone(), b).unwrap()));
@@ -123,7 +126,7 @@ fn contents_that_contradict_themselves_are_refused() {
     ];
     assert!(ModelStatistics::from_bytes(&file(ABOUT, &base)).is_ok());
     let bins = 2 * 4096;
-    let with: Vec<Vec<(&str, Dtype, Vec<usize>, Vec<u8>)>> = vec![
+    let with: Vec<Vec<Raw<'_>>> = vec![
         vec![("x/rows", Dtype::U64, vec![1], u64s(&[0]))],
         vec![("x/rows", Dtype::U64, vec![2], u64s(&[1, 2]))],
         vec![("x/rows", Dtype::I64, vec![1], u64s(&[3]))],
