@@ -4,6 +4,7 @@
 //! import → prepare → calibrate (with data) → smooth, quantize, narrow → fuse → sections → plan
 //! ```
 
+use crate::calibrator::Calibrator;
 use crate::cost::SharedCost;
 use crate::data::Dataset;
 use crate::onnx::{ImportOptions, Model, import};
@@ -19,8 +20,7 @@ use qcc_ir::graph::Module;
 use qcc_ir::ledger::Ledger;
 use qcc_ir::plan::{Interface, Plan, Port, WeightEntry};
 use qcc_passes::{
-    Calibrator, Manager, Observer, PassContext, Samples, Spilling, Statistics, layer_errors,
-    pipeline,
+    Manager, Observer, PassContext, Samples, Spilling, Statistics, layer_errors, pipeline,
 };
 use qcc_runtime::plan_file::{AlignedBytes, Written, plan_in_memory};
 use qcc_runtime::{PlanContents, PlanWriter};
@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Samples of a calibration batch.
-const BATCH: usize = 8;
+pub(crate) const BATCH: usize = 8;
 /// Calibration samples on which the error of each layer is measured.
 const ERROR_SAMPLES: usize = 8;
 
@@ -166,14 +166,12 @@ impl<'a> Compiler<'a> {
     ///
     /// # Errors
     /// When a sample does not fit the model's inputs, or a value is not finite.
-    pub fn calibrate(&mut self, module: &Module, data: &Dataset) -> Result<Statistics> {
-        let executor = self.executor()?;
-        let mut calibrator = Calibrator::new(module, &executor)?;
-        for first in (0..data.len()).step_by(BATCH) {
-            self.step("calibrate", first, data.len())?;
-            calibrator.feed(&data.batch(first, BATCH.min(data.len() - first))?)?;
-        }
-        Ok(calibrator.finish())
+    pub fn calibrate(&mut self, prepared: &Prepared, data: &Dataset) -> Result<Statistics> {
+        let threads = self.options.threads;
+        let mut calibrator = Calibrator::new(prepared);
+        let step = &mut |done, total| self.step("calibrate", done, total);
+        calibrator.feed(data, threads, step)?;
+        Ok(calibrator.finish().statistics)
     }
 
     fn executor(&self) -> Result<CpuExecutor> {
@@ -198,9 +196,7 @@ impl<'a> Compiler<'a> {
     /// # Errors
     /// As [`Compiler::compile`].
     pub fn complete(mut self, prepared: Prepared, data: Option<&Dataset>) -> Result<Compiled> {
-        let statistics = data
-            .map(|d| self.calibrate(&prepared.module, d))
-            .transpose()?;
+        let statistics = data.map(|d| self.calibrate(&prepared, d)).transpose()?;
         self.quantize(prepared, statistics, data)
     }
 

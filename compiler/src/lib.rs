@@ -4,6 +4,7 @@
 //! it. The `qcc` command is a thin layer over this library.
 #![warn(missing_docs)]
 
+mod calibrator;
 mod compile;
 mod cost;
 pub mod data;
@@ -13,9 +14,12 @@ mod options;
 mod report;
 mod scratch;
 mod sections;
+mod statistics;
 pub mod verify;
 
+pub use calibrator::Calibrator;
 pub use compile::{Compiled, Compiler, Prepared, Progress, interface};
 pub use options::{Float, Options, SpillTo};
-pub use qcc_passes::{ActMode, Algo, Grid, Scheme, Statistics};
+pub use qcc_passes::{ActMode, Algo, CalibMethod, Grid, Scheme, Statistics};
 pub use report::{LayerReport, Notice, Report, TargetReport};
+pub use statistics::ModelStatistics;

@@ -4,7 +4,7 @@ use qcc_codegen::target::Target;
 use qcc_ir::DType;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::graph::Symbol;
-use qcc_passes::ActMode;
+use qcc_passes::{ActMode, CalibMethod};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -114,6 +114,9 @@ impl Options {
             ActMode::Float => "float",
         };
         put("act", act.into());
+        if p.calib != CalibMethod::MinMax {
+            put("calib-method", p.calib.to_string());
+        }
         if let Some(algo) = &p.algo {
             let names: Vec<&str> = algo.iter().map(|a| a.name()).collect();
             put("algo", names.join(","));

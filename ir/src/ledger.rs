@@ -18,6 +18,8 @@ pub enum Topic {
     Scheme,
     /// Whether and how strongly activations are smoothed into weights.
     Smoothing,
+    /// Where the range of statically quantized activations ends.
+    Range,
     /// Which ops one kernel computes together.
     Fusion,
     /// How a weight lies in memory.

@@ -37,6 +37,7 @@ mod pass;
 pub mod pipeline;
 mod quantize;
 mod recognise;
+mod ranges;
 pub mod registry;
 mod rewrite;
 mod smooth;
@@ -46,7 +47,7 @@ mod statistics;
 mod testing;
 mod weights;
 
-pub use calibrate::{Calibrator, Point, calibration_points};
+pub use calibrate::{Calibrator, HessianProbe, Point, calibration_points};
 pub use layer_errors::{LayerError, layer_errors};
 pub use manager::{Manager, Observer, Outcome, PassRun};
 pub use options::{ActMode, GptqOptions, Options};
@@ -54,5 +55,6 @@ pub use pass::{Pass, PassContext};
 pub use quantize::{
     Algo, CodedWeights, Granularity, Grid, Group, QuantSpec, Samples, Scheme, Weights,
 };
+pub use ranges::CalibMethod;
 pub use spill::{Spill, Spilling};
-pub use statistics::{Statistics, ValueStats};
+pub use statistics::{ChannelSums, Histogram, Statistics, ValueStats};

@@ -1,6 +1,7 @@
 //! What the user asked for, as far as passes are concerned.
 
 use crate::quantize::{Algo, Scheme};
+use crate::ranges::CalibMethod;
 use qcc_ir::DType;
 
 /// How activations are quantized in front of a quantized layer.
@@ -52,6 +53,8 @@ pub struct Options {
     pub gptq: GptqOptions,
     /// How activations are quantized where the scheme's name does not fix it.
     pub act: ActMode,
+    /// Where the range of statically quantized activations ends.
+    pub calib: CalibMethod,
     /// Layers that stay float: regular expressions searched in node and weight names.
     pub exclude: Vec<String>,
     /// Schemes of layers, as `exclude` finds them; of several that match, the last wins, and any
@@ -74,6 +77,7 @@ impl Default for Options {
             algo: None,
             gptq: GptqOptions::default(),
             act: ActMode::Auto,
+            calib: CalibMethod::MinMax,
             exclude: Vec::new(),
             overrides: Vec::new(),
             smooth: None,

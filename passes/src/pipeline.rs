@@ -53,9 +53,14 @@ pub const PREPARE: &[Step] = &[
 pub const QUANTIZE: &[Step] = &[
     ("smooth", "before codes are computed from the weights"),
     (
+        "observe",
+        "smoothed values, before anything reads their ranges",
+    ),
+    (
         "awq",
         "also before codes are computed, and after activations have their outliers removed",
     ),
+    ("observe", "values that AWQ scaled"),
     (
         "fit-weights",
         "on the final float weights; the module stays as it is",

@@ -1,5 +1,6 @@
 //! The passes by name, so that each can be run alone on text.
 
+use crate::calibrate::Observe;
 use crate::canonicalize::Canonicalize;
 use crate::cse::Cse;
 use crate::dce::Dce;
@@ -33,6 +34,7 @@ const PASSES: &[(&str, Constructor)] = &[
     ("fold-silu", || Box::new(recognise::SILU)),
     ("fuse", || Box::new(Fuse)),
     ("narrow-floats", || Box::new(NarrowFloats)),
+    ("observe", || Box::new(Observe)),
     ("quantize", || Box::new(Quantize)),
     ("smooth", || Box::new(Smooth)),
 ];

@@ -1,5 +1,6 @@
 //! The `qcc` command from the outside.
 
+mod calibration;
 mod errors;
 mod flags;
 mod support;

@@ -15,11 +15,11 @@ use super::scheme::{Granularity, QuantSpec, Scheme};
 use super::sites::{Site, sites};
 use crate::options::{ActMode, Options};
 use crate::pass::PassContext;
-use crate::statistics::Statistics;
+use crate::ranges::CalibMethod;
 use qcc_ir::DType;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::exec::CostModel;
-use qcc_ir::format::scale_symmetric;
+use qcc_ir::format::{FormatError, scale_symmetric};
 use qcc_ir::graph::{Module, TensorType};
 use qcc_ir::ledger::{Candidate, Decision, Topic};
 use regex::Regex;
@@ -169,6 +169,8 @@ fn decide(
     if fallback {
         decisions.push(decision(Topic::Fallback));
     }
+    let acts = chosen.as_ref().and_then(|(_, q)| q.acts);
+    decisions.extend(acts.and_then(|a| range(m, ctx, &site, &a)));
     Ok(Assigned {
         choice: chosen.map(|(_, q)| q),
         decisions,
@@ -228,7 +230,7 @@ fn candidates(
             }
             _ => Ok(vec![(
                 name,
-                with(Some(fixed(scale(m, data, site, storage)?))),
+                with(Some(fixed(scale(m, ctx, site, storage)?))),
             )]),
         };
     }
@@ -239,7 +241,7 @@ fn candidates(
         ActMode::Auto => scheme.prefers_static && data.is_some(),
     };
     let (name, acts) = match is_static {
-        true => ("static", fixed(scale(m, data, site, storage)?)),
+        true => ("static", fixed(scale(m, ctx, site, storage)?)),
         false => {
             let spec = spec(Granularity::Token);
             ("dynamic", Acts { spec, scale: None })
@@ -251,9 +253,9 @@ fn candidates(
     ])
 }
 
-/// The scale of a layer's input: the largest magnitude seen over the largest code.
-fn scale(m: &Module, data: Option<&Statistics>, site: &Site, storage: DType) -> Result<f32> {
-    let Some(data) = data else {
+/// The scale of a layer's input: the end of its range over the largest code.
+fn scale(m: &Module, ctx: &PassContext<'_>, site: &Site, storage: DType) -> Result<f32> {
+    let Some(data) = ctx.statistics.as_ref() else {
         let message = "static activations need calibration data";
         return Err(Diagnostic::error(525, Class::Usage, message)
             .at(&site.name)
@@ -267,10 +269,32 @@ fn scale(m: &Module, data: Option<&Statistics>, site: &Site, storage: DType) -> 
             .hint("they were made of another model, or without data: calibrate again"));
     };
     let format = QuantSpec::symmetric(storage, Granularity::Tensor).format();
-    let scale = format.and_then(|f| scale_symmetric(stats.absmax(), f.max()));
-    scale.map_err(|e| {
+    let fail = |e: FormatError| {
         Diagnostic::error(520, Class::Input, e.to_string()).at(format!("value {name}"))
-    })
+    };
+    let format = format.map_err(fail)?;
+    let end = ctx
+        .options
+        .calib
+        .threshold(stats, format)
+        .map_err(|d| d.or_at(&site.name))?;
+    scale_symmetric(end, format.max()).map_err(fail)
+}
+
+/// What the ledger says about the range of a static activation that is not the whole of it.
+fn range(m: &Module, ctx: &PassContext<'_>, site: &Site, acts: &Acts) -> Option<Decision> {
+    let method = ctx.options.calib;
+    let scale = acts.scale.filter(|_| method != CalibMethod::MinMax)?;
+    let value = &m.funcs[0].value(site.input).name;
+    let absmax = ctx.statistics.as_ref()?.get(value)?.absmax();
+    let end = scale * acts.spec.format().ok()?.max();
+    let chosen = format!("{method} {end}");
+    let decision = Decision::new(&site.name, Topic::Range, &chosen).weight(&site.weight);
+    Some(
+        decision
+            .consider(Candidate::new(format!("minmax {absmax}")))
+            .consider(Candidate::new(chosen)),
+    )
 }
 
 /// Whether the target has a kernel for the layer in this form.

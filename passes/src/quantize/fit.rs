@@ -2,13 +2,16 @@
 //!
 //! The module stays as it is; what was found is in the context, for `quantize` to use. Methods
 //! with data see each layer's input as the already quantized layers before it make it
-//! ([`stream`](super::stream)). Activations stay float meanwhile.
+//! ([`stream`](super::stream)). Activations stay float meanwhile. Without samples `gptq` takes
+//! `XᵀX` from the statistics, as the float model makes it.
 //!
-//! Preconditions: as for `quantize`; with `gptq` or `awq` an executor and samples.
+//! Preconditions: as for `quantize`; with `awq` an executor and samples, with `gptq` those or
+//! statistics with `XᵀX`.
 
 use super::assign::{Assigned, assign};
 use super::fit_weight::{Fit, real};
 use super::methods::Methods;
+use super::part::weight_dims;
 use super::scheme::QuantSpec;
 use super::stream::{Group, Stream, groups};
 use crate::pass::{Pass, PassContext};
@@ -35,14 +38,23 @@ impl Pass for FitWeights {
             .collect();
         let methods: Vec<Methods> = layers.iter().map(|l| methods_of(l, ctx)).collect();
         let f = &module.funcs[0];
-        if methods.iter().any(|m| m.need_data()) {
+        let sampled = ctx.samples.is_some_and(|s| s.batches() > 0);
+        if methods.iter().any(|m| m.need_data()) && (sampled || ctx.statistics.is_none()) {
             let mut stream = stream(module, ctx)?;
             for g in groups(f, &layers) {
                 with_data(module, ctx, &layers, &methods, &g, &mut stream)?;
             }
         } else {
             for (l, m) in layers.iter().zip(&methods).filter(|(_, m)| m.any()) {
-                let (coded, _) = fit(f, ctx, l, *m).weight(source(module, l)?, spec(l)?, None)?;
+                let gram = match m.gptq {
+                    true => Some(known_gram(f, ctx, l)?),
+                    false => None,
+                };
+                let fit = fit(f, ctx, l, *m);
+                let (coded, gave_up) = fit.weight(source(module, l)?, spec(l)?, gram)?;
+                if gave_up {
+                    ctx.ledger.record(given_up(l));
+                }
                 ctx.codes.insert(&l.site.weight, coded, ctx.spilling)?;
             }
         }
@@ -132,6 +144,21 @@ fn spec(l: &Assigned) -> Result<QuantSpec> {
     };
     // INVARIANT: only layers with a choice are fitted.
     l.choice.map(|q| q.weights).ok_or_else(internal)
+/// `XᵀX` of a layer's input as the float model makes it.
+///
+/// # Errors
+/// `Q0527` when the statistics do not hold it.
+fn known_gram<'a>(f: &Func, ctx: &'a PassContext<'_>, l: &Assigned) -> Result<&'a [f64]> {
+    let name = &f.value(l.site.input).name;
+    let stats = ctx.statistics.as_ref().and_then(|s| s.get(name));
+    let width = weight_dims(f.ty(l.site.weight_value)).map(|(_, k)| k);
+    let gram = stats.filter(|s| Some(s.channels()) == width);
+    gram.and_then(|s| s.gram.as_deref()).ok_or_else(|| {
+        let message = format!("gptq needs XᵀX of `{name}`, which the statistics lack");
+        Diagnostic::error(527, Class::Input, message)
+            .at(&l.site.name)
+            .hint("`qcc calibrate --hessian` gathers it; or give --calib, or --algo rtn or mse")
+    })
 }
 
 /// The weight of a layer.

@@ -52,6 +52,7 @@ pub(crate) use fit::FitWeights;
 pub(crate) use fold::{Folded, target};
 pub use grid::Grid;
 pub use methods::Algo;
+pub(crate) use part::gram;
 pub use scheme::{Granularity, Group, QuantSpec, Scheme, Weights};
 pub(crate) use sites::sites;
 pub use stream::Samples;

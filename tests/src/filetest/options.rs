@@ -1,7 +1,7 @@
 //! `// set key=value`: options of the passes, and the tolerance of a comparison.
 
 use qcc_ir::Diagnostic;
-use qcc_passes::{ActMode, Algo, Options, Scheme};
+use qcc_passes::{ActMode, Algo, CalibMethod, Options, Scheme};
 
 /// What the directives of a file set.
 #[derive(Default)]
@@ -32,6 +32,7 @@ impl Settings {
             "scheme" => p.scheme = Scheme::named(value).map_err(show)?,
             "head" => p.head = Scheme::named(value).map_err(show)?,
             "algo" => p.algo = Some(Algo::list(value).map_err(show)?),
+            "calib" => p.calib = CalibMethod::named(value).map_err(show)?,
             "act" => p.act = act(value).ok_or_else(bad)?,
             "exclude" => p.exclude.push(value.into()),
             "override" => {

@@ -2,7 +2,7 @@
 
 use super::usage;
 use clap::{Args, ValueEnum};
-use qcc::{ActMode, Algo, Grid, Scheme};
+use qcc::{ActMode, Algo, CalibMethod, Grid, Scheme};
 use qcc::{Float, Options};
 use qcc_ir::DType;
 use qcc_ir::diag::Result;
@@ -73,6 +73,15 @@ pub(crate) struct SchemeArgs {
     /// How activations are quantized.
     #[arg(long, help_heading = "Scheme")]
     act: Option<Act>,
+    /// Where the range of static activations ends: minmax, ema, percentile[:P] (99.99), mse,
+    /// entropy or entropy:ort.
+    #[arg(
+        long,
+        value_name = "METHOD",
+        default_value = "minmax",
+        help_heading = "Scheme"
+    )]
+    calib_method: String,
     /// Smooth activations into weights: off, or the exponent (0 to 1).
     #[arg(
         long,
@@ -122,6 +131,7 @@ impl SchemeArgs {
             act_order: false,
             scheme: None,
             act: None,
+            calib_method: "minmax".into(),
             smooth: "off".into(),
             head: None,
             exclude: Vec::new(),
@@ -145,6 +155,7 @@ impl SchemeArgs {
             || self.act_order
             || self.group_size.is_some()
             || self.act.is_some()
+            || self.calib_method != "minmax"
             || self.smooth != "off"
             || self.float != FloatArg::Auto
             || words.iter().any(|w| w.is_some())
@@ -172,6 +183,7 @@ impl SchemeArgs {
         };
         let mut passes = qcc_passes::Options {
             scheme: Scheme::named(name)?.refined(self.group_size, grid)?,
+            calib: CalibMethod::named(&self.calib_method)?,
             smooth: smooth(&self.smooth)?,
             exclude: self.exclude.clone(),
             overrides: self
@@ -238,7 +250,7 @@ fn override_of(text: &str) -> Result<(String, Scheme)> {
 }
 
 /// `seq=1..4096@1,16`
-fn symbol(text: &str) -> Result<Symbol> {
+pub(crate) fn symbol(text: &str) -> Result<Symbol> {
     let bad = || {
         usage(format!(
             "--dims takes NAME=MIN..MAX or NAME=MIN..MAX@SIZE,SIZE…, not `{text}`"

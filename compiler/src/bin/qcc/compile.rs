@@ -6,7 +6,7 @@ use super::{Output, file_error, usage};
 use clap::ValueEnum;
 use qcc::data::Dataset;
 use qcc::onnx::Model;
-use qcc::{Compiled, Compiler, LayerReport, Report, SpillTo};
+use qcc::{Compiled, Compiler, LayerReport, ModelStatistics, Report, SpillTo};
 use qcc_ir::diag::Result;
 use qcc_ir::graph::Module;
 use qcc_passes::{Observer, Pass};
@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// plan: bytes, or a number with K, M or G.
     #[arg(long, value_name = "SIZE", help_heading = "Data")]
     max_memory: Option<String>,
+    /// Statistics of `qcc calibrate` in place of those of the calibration data.
+    #[arg(long, value_name = "STATS", help_heading = "Data")]
+    stats: Option<PathBuf>,
     /// What to write.
     #[arg(long, value_enum, default_value = "plan", help_heading = "Output")]
     emit: Emit,
@@ -93,7 +96,15 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
         .as_ref()
         .map(|c| Dataset::open(c, &qcc::interface(&prepared)?.inputs))
         .transpose()?;
-    let compiled = compiler.complete(prepared, data.as_ref())?;
+    let compiled = match &a.stats {
+        None => compiler.complete(prepared, data.as_ref())?,
+        Some(path) => {
+            let stats = ModelStatistics::open(path)?;
+            let of = stats.check_model(&prepared.model_hash);
+            of.map_err(|d| d.or_at(path.display().to_string()))?;
+            compiler.quantize(prepared, Some(stats.statistics), data.as_ref())?
+        }
+    };
     bar.clear();
     super::warn(&compiled.report.warnings);
     if let Some(text) = emitted(&compiled, a.emit)? {

@@ -5,6 +5,7 @@
 
 mod args;
 mod bar;
+mod calibrate;
 mod check;
 mod compare;
 mod compile;
@@ -41,6 +42,8 @@ enum Command {
     Check(check::Args),
     /// Quantize a model and write a plan.
     Compile(compile::Args),
+    /// Gather statistics of a model on data, for later compilations.
+    Calibrate(calibrate::Args),
     /// Run a plan or a model once.
     Run(run::Args),
     /// Measure the perplexity of a language model, and its divergence from a float baseline.
@@ -113,6 +116,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Check(a) => check::run(&a, out),
         Command::Compile(a) => compile::run(&a, out),
+        Command::Calibrate(a) => calibrate::run(&a, out),
         Command::Run(a) => run::run(&a, out),
         Command::Eval(a) => eval::run(&a, out),
         Command::Compare(a) => compare::run(&a, out),
