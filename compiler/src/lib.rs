@@ -16,5 +16,5 @@ pub mod verify;
 
 pub use compile::{Compiled, Compiler, Prepared, Progress, interface};
 pub use options::{Float, Options};
-pub use qcc_passes::{ActMode, Algo, Grid, Scheme, Statistics};
+pub use qcc_passes::{ActMode, Algo, Grid, Scheme, Smooth, Statistics};
 pub use report::{LayerReport, Notice, Report, TargetReport};

@@ -39,6 +39,7 @@ mod quantize;
 mod recognise;
 pub mod registry;
 mod rewrite;
+mod rotate;
 mod smooth;
 mod statistics;
 #[cfg(test)]
@@ -48,7 +49,7 @@ mod weights;
 pub use calibrate::{Calibrator, Point, calibration_points};
 pub use layer_errors::{LayerError, layer_errors};
 pub use manager::{Manager, Observer, Outcome, PassRun};
-pub use options::{ActMode, GptqOptions, Options};
+pub use options::{ActMode, GptqOptions, Options, Smooth};
 pub use pass::{Pass, PassContext};
 pub use quantize::{
     Algo, CodedWeights, Granularity, Grid, Group, QuantSpec, Samples, Scheme, Weights,

@@ -17,6 +17,22 @@ pub enum ActMode {
     Float,
 }
 
+/// How far activations are smoothed into weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Smooth {
+    /// `Auto` for integer activations where there is calibration data, else `Off`.
+    #[default]
+    Default,
+    /// Not at all.
+    Off,
+    /// Every norm by this exponent of SmoothQuant, from 0 (all difficulty stays in the
+    /// activations) to 1. Needs calibration data.
+    Alpha(f32),
+    /// Each group of layers by the exponent that measures best, *off* being one of the
+    /// candidates. Needs calibration data.
+    Auto,
+}
+
 /// How GPTQ rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GptqOptions {
@@ -57,9 +73,12 @@ pub struct Options {
     /// Schemes of layers, as `exclude` finds them; of several that match, the last wins, and any
     /// wins over `exclude`.
     pub overrides: Vec<(String, Scheme)>,
-    /// How far activations are smoothed into weights: the exponent of SmoothQuant, from 0 (all
-    /// difficulty stays in the activations) to 1; `None` for not at all. Needs calibration data.
-    pub smooth: Option<f32>,
+    /// How far activations are smoothed into weights.
+    pub smooth: Smooth,
+    /// Whether what layers read is rotated by Hadamard matrices.
+    pub rotate: bool,
+    /// What random choices follow from.
+    pub seed: u64,
     /// How float activations and weights are stored; `None` leaves them as the model has them.
     pub float: Option<DType>,
     /// Constant folding makes no constant of more than this many bytes.
@@ -76,9 +95,29 @@ impl Default for Options {
             act: ActMode::Auto,
             exclude: Vec::new(),
             overrides: Vec::new(),
-            smooth: None,
+            smooth: Smooth::Default,
+            rotate: false,
+            seed: 0,
             float: None,
             fold_budget: 1 << 20,
+        }
+    }
+}
+
+impl Options {
+    /// What smoothing comes to, with calibration data or without.
+    pub fn smoothing(&self, data: bool) -> Smooth {
+        let mode = |s: &Scheme| match s.act {
+            ActMode::Auto => self.act,
+            fixed => fixed,
+        };
+        let ints = |s: &Scheme| s.acts.is_some_and(DType::is_int) && mode(s) != ActMode::Float;
+        let overrides = self.overrides.iter().map(|(_, s)| s);
+        let mut schemes = [&self.scheme, &self.head].into_iter().chain(overrides);
+        match self.smooth {
+            Smooth::Default if data && schemes.any(ints) => Smooth::Auto,
+            Smooth::Default => Smooth::Off,
+            given => given,
         }
     }
 }

@@ -49,6 +49,12 @@ pub const PREPARE: &[Step] = &[
     ),
 ];
 
+/// What changes what values hold: after it, before the next, the module is calibrated.
+pub const ROTATE: &[Step] = &[(
+    "rotate",
+    "before calibration: it has to see what the quantized layers will",
+)];
+
 /// From the float module to the one that is compiled.
 pub const QUANTIZE: &[Step] = &[
     ("smooth", "before codes are computed from the weights"),
@@ -85,7 +91,7 @@ mod tests {
 
     #[test]
     fn every_step_exists() {
-        for steps in [PREPARE, QUANTIZE] {
+        for steps in [PREPARE, ROTATE, QUANTIZE] {
             assert_eq!(passes(steps).unwrap().len(), steps.len());
         }
     }

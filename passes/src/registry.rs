@@ -9,6 +9,7 @@ use crate::narrow_floats::NarrowFloats;
 use crate::pass::Pass;
 use crate::quantize::{Awq, FitWeights, Quantize};
 use crate::recognise;
+use crate::rotate::Rotate;
 use crate::smooth::Smooth;
 use qcc_ir::Diagnostic;
 use qcc_ir::diag::{Class, Result};
@@ -34,6 +35,7 @@ const PASSES: &[(&str, Constructor)] = &[
     ("fuse", || Box::new(Fuse)),
     ("narrow-floats", || Box::new(NarrowFloats)),
     ("quantize", || Box::new(Quantize)),
+    ("rotate", || Box::new(Rotate)),
     ("smooth", || Box::new(Smooth)),
 ];
 

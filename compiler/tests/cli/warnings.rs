@@ -58,6 +58,8 @@ fn options_without_effect() {
         ],
         &["--smooth"],
     );
+    with(&["--rotate", "on"], &["--rotate"]);
+    with(&["--int8", "--rotate", "on", "--seed", "7"], &[]);
 }
 
 #[test]
@@ -80,7 +82,8 @@ fn scheme_flags_do_not_change_a_plan() {
     for flags in [
         &["--int8"][..],
         &["--act", "dynamic"],
-        &["--smooth", "0.5"],
+        &["--smooth", "auto"],
+        &["--rotate", "on"],
         &["--algo", "rtn"],
         &["--act-order"],
         &["--float", "f16"],
