@@ -114,6 +114,9 @@ impl Options {
             Smooth::Auto => "auto".into(),
         };
         put("smooth", smooth);
+        if let Some(t) = p.outliers {
+            put("outlier-columns", t.to_string());
+        }
         if p.rotate {
             put("rotate", "on".into());
             put("seed", p.seed.to_string());

@@ -18,6 +18,8 @@ pub enum Topic {
     Scheme,
     /// Whether and how strongly activations are smoothed into weights.
     Smoothing,
+    /// Which input channels stay float beside quantized ones.
+    Outliers,
     /// Whether and how activations are rotated.
     Rotation,
     /// Which ops one kernel computes together.

@@ -41,6 +41,7 @@ pub mod registry;
 mod rewrite;
 mod rotate;
 mod smooth;
+mod split_outliers;
 mod statistics;
 #[cfg(test)]
 mod testing;

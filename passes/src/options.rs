@@ -20,7 +20,8 @@ pub enum ActMode {
 /// How far activations are smoothed into weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Smooth {
-    /// `Auto` for integer activations where there is calibration data, else `Off`.
+    /// `Auto` for integer activations where there is calibration data and outliers are not split
+    /// off, else `Off`.
     #[default]
     Default,
     /// Not at all.
@@ -75,6 +76,9 @@ pub struct Options {
     pub overrides: Vec<(String, Scheme)>,
     /// How far activations are smoothed into weights.
     pub smooth: Smooth,
+    /// Input channels of quantized activations that exceed this magnitude stay float. Needs
+    /// calibration data.
+    pub outliers: Option<f32>,
     /// Whether what layers read is rotated by Hadamard matrices.
     pub rotate: bool,
     /// What random choices follow from.
@@ -96,6 +100,7 @@ impl Default for Options {
             exclude: Vec::new(),
             overrides: Vec::new(),
             smooth: Smooth::Default,
+            outliers: None,
             rotate: false,
             seed: 0,
             float: None,
@@ -115,7 +120,7 @@ impl Options {
         let overrides = self.overrides.iter().map(|(_, s)| s);
         let mut schemes = [&self.scheme, &self.head].into_iter().chain(overrides);
         match self.smooth {
-            Smooth::Default if data && schemes.any(ints) => Smooth::Auto,
+            Smooth::Default if data && self.outliers.is_none() && schemes.any(ints) => Smooth::Auto,
             Smooth::Default => Smooth::Off,
             given => given,
         }

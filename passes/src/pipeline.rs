@@ -59,6 +59,10 @@ pub const ROTATE: &[Step] = &[(
 pub const QUANTIZE: &[Step] = &[
     ("smooth", "before codes are computed from the weights"),
     (
+        "split-outliers",
+        "what smoothing leaves, before anything is scaled by what remains",
+    ),
+    (
         "awq",
         "also before codes are computed, and after activations have their outliers removed",
     ),

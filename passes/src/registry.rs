@@ -11,6 +11,7 @@ use crate::quantize::{Awq, FitWeights, Quantize};
 use crate::recognise;
 use crate::rotate::Rotate;
 use crate::smooth::Smooth;
+use crate::split_outliers::SplitOutliers;
 use qcc_ir::Diagnostic;
 use qcc_ir::diag::{Class, Result};
 
@@ -37,6 +38,7 @@ const PASSES: &[(&str, Constructor)] = &[
     ("quantize", || Box::new(Quantize)),
     ("rotate", || Box::new(Rotate)),
     ("smooth", || Box::new(Smooth)),
+    ("split-outliers", || Box::new(SplitOutliers)),
 ];
 
 /// The names of all passes, in alphabetical order.

@@ -40,6 +40,7 @@ impl Settings {
                 p.overrides.push((regex.into(), scheme));
             }
             "smooth" => p.smooth = smooth(value).ok_or_else(bad)?,
+            "outliers" => p.outliers = Some(value.parse().map_err(|_| bad())?),
             "rotate" => p.rotate = value.parse().map_err(|_| bad())?,
             "seed" => p.seed = value.parse().map_err(|_| bad())?,
             "float" => p.float = Some(value.parse().map_err(|_| bad())?),

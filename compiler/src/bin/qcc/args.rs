@@ -86,6 +86,10 @@ pub(crate) struct SchemeArgs {
     /// [default: auto for integer activations with data, else off].
     #[arg(long, value_name = "off|ALPHA|auto", help_heading = "Scheme")]
     smooth: Option<String>,
+    /// Keep input channels float that exceed a magnitude on the data, beside quantized ones
+    /// (LLM.int8() takes 6).
+    #[arg(long, value_name = "THRESHOLD", help_heading = "Scheme")]
+    outlier_columns: Option<f32>,
     /// Rotate what layers read by Hadamard matrices, merged into weights where possible; spreads
     /// outliers, for activations of 4 bits.
     #[arg(long, value_enum, value_name = "on|off", help_heading = "Scheme")]
@@ -135,6 +139,7 @@ impl SchemeArgs {
             scheme: None,
             act: None,
             smooth: None,
+            outlier_columns: None,
             rotate: None,
             seed: None,
             head: None,
@@ -159,6 +164,7 @@ impl SchemeArgs {
             || self.act_order
             || self.group_size.is_some()
             || self.act.is_some()
+            || self.outlier_columns.is_some()
             || self.rotate.is_some()
             || self.seed.is_some()
             || self.float != FloatArg::Auto
@@ -188,6 +194,7 @@ impl SchemeArgs {
         let mut passes = qcc_passes::Options {
             scheme: Scheme::named(name)?.refined(self.group_size, grid)?,
             smooth: smooth(self.smooth.as_deref())?,
+            outliers: self.outlier_columns,
             rotate: matches!(self.rotate, Some(OnOff::On)),
             seed: self.seed.unwrap_or(0),
             exclude: self.exclude.clone(),
