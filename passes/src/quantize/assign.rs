@@ -318,7 +318,7 @@ fn candidates(
 }
 
 /// The scale of a layer's input: the largest magnitude seen over the largest code.
-pub(super) fn scale(
+pub(crate) fn scale(
     m: &Module,
     data: Option<&Statistics>,
     site: &Site,

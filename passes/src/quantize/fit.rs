@@ -114,7 +114,7 @@ fn with_data(
 }
 
 /// The weight of a layer.
-pub(super) fn source<'m>(m: &'m Module, l: &Assigned) -> Result<&'m Weight> {
+pub(crate) fn source<'m>(m: &'m Module, l: &Assigned) -> Result<&'m Weight> {
     match m.funcs[0].def_op(l.site.weight_value).map(|o| &o.kind) {
         Some(OpKind::Const { weight, .. }) => Ok(m.weight(*weight)),
         _ => Err(Diagnostic::error(
@@ -261,7 +261,7 @@ fn real(source: &Weight, coded: &Coded) -> Result<Weight> {
 ///
 /// # Errors
 /// When a weight is NaN or infinite.
-pub(super) fn rounded(w: &Weight, spec: &QuantSpec) -> Result<Vec<f32>> {
+pub(crate) fn rounded(w: &Weight, spec: &QuantSpec) -> Result<Vec<f32>> {
     let block = spec.quant_type(w.dims.len(), false).block;
     let real = real(w, &plain(*spec, rtn::quantizer(w, spec, block)?))?;
     let mut v = vec![0.0f32; usize::try_from(real.numel().unwrap_or(0)).unwrap_or(0)];

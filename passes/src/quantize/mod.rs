@@ -37,12 +37,12 @@ mod stream;
 mod tests;
 mod trial;
 
-use assign::{Acts, Quantized};
-pub(crate) use assign::{Assigned, Intent, assign, intents};
+use assign::Quantized;
+pub(crate) use assign::{Acts, Assigned, Intent, assign, intents, scale as input_scale};
 pub(crate) use awq::Awq;
 use coded::Coded;
 pub use coded::CodedWeights;
-pub(crate) use fit::FitWeights;
+pub(crate) use fit::{FitWeights, rounded, source};
 pub(crate) use fold::{Folded, Target, product_name, target};
 pub use grid::Grid;
 pub use methods::Algo;

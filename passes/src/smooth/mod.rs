@@ -19,6 +19,7 @@
 //!
 //! Without data nothing is smoothed; norms whose gains make outliers are named ([`outliers`]).
 
+mod fake;
 mod outliers;
 mod search;
 mod spot;

@@ -15,16 +15,18 @@
 //! layer quantized: against 0.5 for every norm, and against *off*. So the search never does worse
 //! than those two on the samples that it sees.
 
+use super::fake::Fake;
 use super::smoothed;
 use super::spot::{Choice, Spot, name};
 use crate::pass::PassContext;
 use crate::quantize::{
-    Assigned, Samples, Stream, Target, Trial, block_outputs, first_least, quantized, spread,
-    squared_error,
+    Assigned, Samples, Stream, Target, Trial, block_outputs, first_least, quantized, source,
+    spread, squared_error,
 };
 use crate::statistics::Statistics;
 use qcc_ir::Tensor;
 use qcc_ir::diag::Result;
+use qcc_ir::eval::weight_tensor;
 use qcc_ir::exec::Executor;
 use qcc_ir::graph::{Module, OpId, ValueId};
 use qcc_ir::ledger::{Candidate, Decision, Topic};
@@ -72,25 +74,24 @@ impl Bench<'_> {
     /// The best strength of one spot by the output of its block.
     fn best(&self, stream: &Stream<'_>, spot: &Spot<'_>) -> Result<Choice> {
         let f = &self.module.funcs[0];
-        let mut ops: Vec<OpId> = spot.readers.iter().map(|l| l.site.op).collect();
-        ops.sort_unstable();
-        let trial = Trial::new(stream, stream.block(&[], &block_outputs(f, &ops))?);
-        let block = trial.module();
-        let own = |l: &&Assigned| l.within(self.module, block, Some(self.statistics));
-        let layers: Vec<Assigned> = spot.readers.iter().map(own).collect::<Result<_>>()?;
-        let x = layers[0].site.input;
-        let mut group = spot.group.clone();
-        group.input = x;
-        let readers = layers.iter().collect();
-        let here = Spot::new(block, group, Target::Product(x), readers, self.statistics)?;
-        let wanted = trial.outputs(&mut *trial.prepare(block)?, &[])?;
+        let mut layers = spot.readers.clone();
+        layers.sort_by_key(|l| l.site.op);
+        let ops: Vec<OpId> = layers.iter().map(|l| l.site.op).collect();
+        let trial = Trial::new(stream, stream.block(&ops, &block_outputs(f, &ops))?);
+        let float = layers
+            .iter()
+            .map(|l| weight_tensor(source(self.module, l)?));
+        let float: Vec<Tensor> = float.collect::<Result<_>>()?;
+        let wanted = trial.outputs(&mut *trial.prepare(trial.module())?, &float)?;
+        let fake = Fake::new(trial.module(), self.module, layers)?;
+        let mut ready = trial.prepare(&fake.module)?;
         let strengths: Vec<Option<f32>> = strengths().collect();
         let mut losses = Vec::with_capacity(strengths.len());
         for s in &strengths {
-            let spots = std::slice::from_ref(&here);
-            let variant = variant(block, &layers, spots, &[*s], self.statistics)?;
-            let got = trial.outputs(&mut *trial.prepare(&variant)?, &[])?;
-            losses.push(squared_error(&got, &wanted));
+            let ones = || vec![1.0; spot.stats.channels()].into();
+            let factors = s.map_or_else(ones, |a| spot.factors(a));
+            let given = fake.arguments(self.module, spot, &factors)?;
+            losses.push(squared_error(&trial.outputs(&mut *ready, &given)?, &wanted));
         }
         let measured = strengths.iter().zip(&losses);
         let best = first_least(&losses);
