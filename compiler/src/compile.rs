@@ -1,7 +1,7 @@
 //! The front door: a model and options in, a plan out.
 //!
 //! ```text
-//! import → prepare → calibrate (with data) → smooth, quantize, narrow → fuse → sections → plan
+//! import → prepare → rotate → calibrate (with data) → smooth, quantize, narrow → fuse → sections → plan
 //! ```
 
 use crate::calibrator::Calibrator;
@@ -195,21 +195,44 @@ impl<'a> Compiler<'a> {
     ///
     /// # Errors
     /// As [`Compiler::compile`].
-    pub fn complete(mut self, prepared: Prepared, data: Option<&Dataset>) -> Result<Compiled> {
+    pub fn complete(mut self, mut prepared: Prepared, data: Option<&Dataset>) -> Result<Compiled> {
+        let options = self.options.passes.clone();
+        let mut ctx = PassContext::new(&options);
+        let rotated =
+            manager(pipeline::ROTATE, &mut self.observer)?.run(prepared.module, &mut ctx)?;
+        prepared.module = rotated.module;
+        prepared.warnings.append(&mut ctx.warnings);
         let statistics = data.map(|d| self.calibrate(&prepared, d)).transpose()?;
-        self.quantize(prepared, statistics, data)
+        self.finish(prepared, statistics, data, ctx.ledger)
     }
 
-    /// Quantizes and lowers a prepared model. Weight methods that need more than statistics run
-    /// on the samples; on the first of them the error of each layer is measured.
+    /// Quantizes and lowers a prepared model with statistics that were gathered before. Weight
+    /// methods that need more than statistics run on the samples; on the first of them the error
+    /// of each layer is measured.
     ///
     /// # Errors
-    /// As [`Compiler::compile`].
+    /// As [`Compiler::compile`]; `Q0049` for a rotation, which needs statistics of its own.
     pub fn quantize(
+        self,
+        prepared: Prepared,
+        statistics: Option<Statistics>,
+        data: Option<&Dataset>,
+    ) -> Result<Compiled> {
+        if self.options.passes.rotate {
+            let message = "a rotation changes what values hold: statistics of before do not fit";
+            return Err(Diagnostic::error(49, Class::Usage, message)
+                .hint("give the data itself, or leave the rotation out"));
+        }
+        self.finish(prepared, statistics, data, Ledger::new())
+    }
+
+    /// As [`Compiler::quantize`] for a module that is rotated if it is to be.
+    fn finish(
         mut self,
         prepared: Prepared,
         statistics: Option<Statistics>,
         data: Option<&Dataset>,
+        ledger: Ledger,
     ) -> Result<Compiled> {
         let targets = self.options.resolve_targets()?;
         let mut options = self.options.passes.clone();
@@ -217,6 +240,7 @@ impl<'a> Compiler<'a> {
         let executor = self.executor()?;
         let mut ctx = PassContext::new(&options);
         ctx.statistics = statistics;
+        ctx.ledger = ledger;
         ctx.executor = Some(&executor);
         ctx.threads = self.options.threads;
         let batches = data.map(Batches);
@@ -263,7 +287,7 @@ impl<'a> Compiler<'a> {
             prepared.model_hash,
             env!("CARGO_PKG_VERSION"),
         );
-        plan.options = self.options.record();
+        plan.options = self.options.record(ctx.statistics.is_some());
         plan.add_module("main", &module)?;
         let mut texts = BTreeMap::from([("text/main".to_string(), module.to_string())]);
         let mut reports = BTreeMap::new();

@@ -20,6 +20,6 @@ pub mod verify;
 pub use calibrator::Calibrator;
 pub use compile::{Compiled, Compiler, Prepared, Progress, interface};
 pub use options::{Float, Options, SpillTo};
-pub use qcc_passes::{ActMode, Algo, CalibMethod, Grid, Scheme, Statistics};
+pub use qcc_passes::{ActMode, Algo, CalibMethod, Grid, Scheme, Smooth, Statistics};
 pub use report::{LayerReport, Notice, Report, TargetReport};
 pub use statistics::ModelStatistics;

@@ -4,7 +4,7 @@ use qcc_codegen::target::Target;
 use qcc_ir::DType;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::graph::Symbol;
-use qcc_passes::{ActMode, CalibMethod};
+use qcc_passes::{ActMode, CalibMethod, Smooth};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -99,8 +99,9 @@ impl Options {
         }
     }
 
-    /// The options as they are recorded in a plan. Threads are left out: nothing depends on them.
-    pub(crate) fn record(&self) -> BTreeMap<String, String> {
+    /// The options as they are recorded in a plan. `data`: whether there
+    /// was calibration data. Threads are left out: nothing depends on them.
+    pub(crate) fn record(&self, data: bool) -> BTreeMap<String, String> {
         let p = &self.passes;
         let mut out = BTreeMap::new();
         let mut put = |k: &str, v: String| out.insert(k.to_string(), v);
@@ -124,7 +125,19 @@ impl Options {
         if p.gptq.act_order {
             put("act-order", "on".into());
         }
-        put("smooth", p.smooth.map_or("off".into(), |a| a.to_string()));
+        let smooth = match p.smoothing(data) {
+            Smooth::Default | Smooth::Off => "off".into(),
+            Smooth::Alpha(a) => a.to_string(),
+            Smooth::Auto => "auto".into(),
+        };
+        put("smooth", smooth);
+        if let Some(t) = p.outliers {
+            put("outlier-columns", t.to_string());
+        }
+        if p.rotate {
+            put("rotate", "on".into());
+            put("seed", p.seed.to_string());
+        }
         let float = match self.float {
             Float::Auto => "auto".to_string(),
             Float::Fixed(d) => d.to_string(),

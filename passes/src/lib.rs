@@ -40,8 +40,10 @@ mod recognise;
 mod ranges;
 pub mod registry;
 mod rewrite;
+mod rotate;
 mod smooth;
 mod spill;
+mod split_outliers;
 mod statistics;
 #[cfg(test)]
 mod testing;
@@ -50,7 +52,7 @@ mod weights;
 pub use calibrate::{Calibrator, HessianProbe, Point, calibration_points};
 pub use layer_errors::{LayerError, layer_errors};
 pub use manager::{Manager, Observer, Outcome, PassRun};
-pub use options::{ActMode, GptqOptions, Options};
+pub use options::{ActMode, GptqOptions, Options, Smooth};
 pub use pass::{Pass, PassContext};
 pub use quantize::{
     Algo, CodedWeights, Granularity, Grid, Group, QuantSpec, Samples, Scheme, Weights,

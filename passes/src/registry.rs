@@ -10,7 +10,9 @@ use crate::narrow_floats::NarrowFloats;
 use crate::pass::Pass;
 use crate::quantize::{Awq, FitWeights, Quantize};
 use crate::recognise;
+use crate::rotate::Rotate;
 use crate::smooth::Smooth;
+use crate::split_outliers::SplitOutliers;
 use qcc_ir::Diagnostic;
 use qcc_ir::diag::{Class, Result};
 
@@ -36,7 +38,9 @@ const PASSES: &[(&str, Constructor)] = &[
     ("narrow-floats", || Box::new(NarrowFloats)),
     ("observe", || Box::new(Observe)),
     ("quantize", || Box::new(Quantize)),
+    ("rotate", || Box::new(Rotate)),
     ("smooth", || Box::new(Smooth)),
+    ("split-outliers", || Box::new(SplitOutliers)),
 ];
 
 /// The names of all passes, in alphabetical order.

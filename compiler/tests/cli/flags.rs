@@ -248,6 +248,8 @@ fn bytes_do_not_depend_on_threads() {
     let (_, calib) = small();
     for scheme in [
         &["--int8", "--smooth", "0.5", "--calib", &calib][..],
+        &["--int8", "--calib", &calib],
+        &["--int8", "--rotate", "on", "--seed", "3"],
         &["--fp8", "--calib", &calib],
         &["--int4", "--act-order", "--calib", &calib],
         &[

@@ -20,7 +20,7 @@ use qcc_ir::DType;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::exec::CostModel;
 use qcc_ir::format::{FormatError, scale_symmetric};
-use qcc_ir::graph::{Module, TensorType};
+use qcc_ir::graph::{Def, Module, TensorType};
 use qcc_ir::ledger::{Candidate, Decision, Topic};
 use regex::Regex;
 
@@ -49,6 +49,43 @@ pub(crate) struct Assigned {
     pub(crate) decisions: Vec<Decision>,
 }
 
+impl Assigned {
+    /// The same layer in the entry function of a rewritten module, where its result has the same
+    /// name. The scale of its activations is that of these statistics.
+    ///
+    /// # Errors
+    /// `Q0912` when the layer is not there; as [`assign`] where statistics are lacking.
+    pub(crate) fn within(
+        &self,
+        from: &Module,
+        to: &Module,
+        statistics: Option<&Statistics>,
+    ) -> Result<Assigned> {
+        let result = from.funcs[0].ops[self.site.op.index()].results[0];
+        let name = &from.funcs[0].value(result).name;
+        let f = &to.funcs[0];
+        let Some((op, [input, weight_value, ..])) =
+            f.find(name).and_then(|v| match f.value(v).def {
+                Def::Result(op, _) => Some((op, f.ops[op.index()].operands.as_slice())),
+                Def::Param(_) => None,
+            })
+        else {
+            let message = format!("%{name} is no layer of the rewritten module");
+            return Err(Diagnostic::error(912, Class::Internal, message));
+        };
+        let mut new = self.clone();
+        (new.site.op, new.site.input, new.site.weight_value) = (op, *input, *weight_value);
+        if let Some(acts) = new.choice.as_mut().and_then(|q| q.acts.as_mut())
+            && acts.scale.is_some()
+        {
+            // What a value's histogram becomes is not known before it is observed again.
+            let whole = CalibMethod::MinMax;
+            acts.scale = Some(scale(to, statistics, whole, &new.site, acts.spec.storage)?);
+        }
+        Ok(new)
+    }
+}
+
 /// Decides on every layer of the entry function.
 ///
 /// # Errors
@@ -64,6 +101,37 @@ pub(crate) fn assign(m: &Module, ctx: &PassContext<'_>) -> Result<Vec<Assigned>>
             decide(m, ctx, site, scheme, why)
         })
         .collect()
+}
+
+/// What is asked for at a layer, before it is known whether that can be had.
+pub(crate) struct Intent {
+    pub(crate) site: Site,
+    /// Whether weights are to become codes.
+    pub(crate) weights: bool,
+    /// The storage of activations that are to be quantized.
+    pub(crate) acts: Option<DType>,
+}
+
+/// What is asked for at every layer of the entry function.
+///
+/// # Errors
+/// `Q0042` and `Q0043` as [`assign`].
+pub(crate) fn intents(m: &Module, options: &Options) -> Result<Vec<Intent>> {
+    let sites = sites(m);
+    let selector = Selector::new(options, &sites)?;
+    let intent = |site: Site| {
+        let (scheme, _) = selector.scheme(&site);
+        let mode = match scheme.act {
+            ActMode::Auto => options.act,
+            fixed => fixed,
+        };
+        Intent {
+            site,
+            weights: scheme.weights.is_some(),
+            acts: scheme.acts.filter(|_| mode != ActMode::Float),
+        }
+    };
+    Ok(sites.into_iter().map(intent).collect())
 }
 
 /// Finds the scheme that was asked for.
@@ -230,7 +298,7 @@ fn candidates(
             }
             _ => Ok(vec![(
                 name,
-                with(Some(fixed(scale(m, ctx, site, storage)?))),
+                with(Some(fixed(scale(m, data, ctx.options.calib, site, storage)?))),
             )]),
         };
     }
@@ -241,7 +309,7 @@ fn candidates(
         ActMode::Auto => scheme.prefers_static && data.is_some(),
     };
     let (name, acts) = match is_static {
-        true => ("static", fixed(scale(m, ctx, site, storage)?)),
+        true => ("static", fixed(scale(m, data, ctx.options.calib, site, storage)?)),
         false => {
             let spec = spec(Granularity::Token);
             ("dynamic", Acts { spec, scale: None })
@@ -253,9 +321,15 @@ fn candidates(
     ])
 }
 
-/// The scale of a layer's input: the end of its range over the largest code.
-fn scale(m: &Module, ctx: &PassContext<'_>, site: &Site, storage: DType) -> Result<f32> {
-    let Some(data) = ctx.statistics.as_ref() else {
+/// The scale of a layer's input: the end of its range by a method over the largest code.
+fn scale(
+    m: &Module,
+    data: Option<&Statistics>,
+    method: CalibMethod,
+    site: &Site,
+    storage: DType,
+) -> Result<f32> {
+    let Some(data) = data else {
         let message = "static activations need calibration data";
         return Err(Diagnostic::error(525, Class::Usage, message)
             .at(&site.name)
@@ -273,9 +347,7 @@ fn scale(m: &Module, ctx: &PassContext<'_>, site: &Site, storage: DType) -> Resu
         Diagnostic::error(520, Class::Input, e.to_string()).at(format!("value {name}"))
     };
     let format = format.map_err(fail)?;
-    let end = ctx
-        .options
-        .calib
+    let end = method
         .threshold(stats, format)
         .map_err(|d| d.or_at(&site.name))?;
     scale_symmetric(end, format.max()).map_err(fail)

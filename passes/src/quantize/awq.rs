@@ -6,10 +6,8 @@
 //! ```
 //!
 //! (Lin et al., "AWQ", 2024; the search of its public implementation.) The means are those of all
-//! calibration rows. The block is what follows the layers up to the first layer output where
-//! their paths have met again (attention with its projection, or the whole MLP); of layers whose
-//! input comes from a product, the layer itself. Losses are summed over a few batches, evenly
-//! spread, of the float model; the first of equal losses wins, so *off* (`r = 0`) does.
+//! calibration rows. The block is that of [`trial`](super::trial); of layers whose input comes
+//! from a product, the layer itself. The first of equal losses wins, so *off* (`r = 0`) does.
 //!
 //! When GPTQ follows, it makes good much of what the factors are for, and what they cost (coarser
 //! steps for all other channels) remains. So the block's loss is also measured with weights rounded
@@ -25,12 +23,13 @@ use super::fit::{methods_of, source, stream};
 use super::fit_weight::{Fit, real};
 use super::fold::{Folded, Target, target};
 use super::methods::Methods;
-use super::stream::{Group, Stream, floats, groups};
+use super::stream::{Group, Stream, groups};
+use super::trial::{Trial, block_outputs, own_outputs, squared_error};
 use crate::pass::{Pass, PassContext};
 use crate::weights::{Transform, derive, format_error, read_f32};
 use qcc_ir::diag::Result;
 use qcc_ir::format::encode_slice;
-use qcc_ir::graph::{Func, Module, OpId, OpKind, ValueId, Weight};
+use qcc_ir::graph::{Func, Module, OpId, Weight};
 use qcc_ir::ledger::{Candidate, Decision, Topic};
 use qcc_ir::{DType, Tensor};
 use std::collections::BTreeSet;
@@ -38,8 +37,6 @@ use std::sync::Arc;
 
 /// Exponents that are tried, in steps of 1/20.
 const RATIOS: usize = 20;
-/// Batches on which losses are measured, at most.
-const LOSS_BATCHES: usize = 2;
 /// Smallest factor before normalization.
 const FLOOR: f64 = 1e-4;
 
@@ -116,15 +113,8 @@ impl Pass for Awq {
     }
 }
 
-fn site(f: &Func, g: &Group) -> String {
-    match f.def_op(g.input) {
-        Some(op) if !op.loc.nodes.is_empty() => op.loc.to_string(),
-        _ => f.value(g.input).name.clone(),
-    }
-}
-
 fn refused(f: &Func, g: &Group, layers: &[Assigned], reason: String) -> Decision {
-    let mut d = Decision::new(site(f, g), Topic::Smoothing, "off")
+    let mut d = Decision::new(g.site(f), Topic::Smoothing, "off")
         .consider(Candidate::refused("awq", reason))
         .consider(Candidate::new("off"));
     d.fused = g
@@ -136,7 +126,7 @@ fn refused(f: &Func, g: &Group, layers: &[Assigned], reason: String) -> Decision
 }
 
 /// The loss of a ratio.
-struct Trial {
+struct Tried {
     ratio: usize,
     /// Whether weights were rounded by GPTQ.
     gptq: bool,
@@ -150,8 +140,8 @@ fn name(ratio: usize) -> String {
     }
 }
 
-fn decision(f: &Func, g: &Group, readers: &[&Assigned], tried: &[Trial], best: usize) -> Decision {
-    let mut d = Decision::new(site(f, g), Topic::Smoothing, name(best));
+fn decision(f: &Func, g: &Group, readers: &[&Assigned], tried: &[Tried], best: usize) -> Decision {
+    let mut d = Decision::new(g.site(f), Topic::Smoothing, name(best));
     for t in tried {
         let by = if t.gptq { ", rounded by gptq" } else { "" };
         let mut c = Candidate::new(format!("{}{by}", name(t.ratio)));
@@ -211,20 +201,18 @@ fn factors(means: &[f64], ratio: usize) -> Vec<f32> {
 }
 
 /// The first of the least losses; there is at least one.
-fn first_least(tried: &[Trial]) -> &Trial {
-    let better = |a: &&Trial, b: &&Trial| a.loss.total_cmp(&b.loss);
+fn first_least(tried: &[Tried]) -> &Tried {
+    let better = |a: &&Tried, b: &&Tried| a.loss.total_cmp(&b.loss);
     // INVARIANT: every search tries no factors at all. `min_by` gives the first of equals.
     tried.iter().min_by(better).expect("a trial")
 }
 
-/// A block, its weights and what it gives on some batches.
+/// A block and the layers whose weights it leaves open.
 struct Search<'s, 'm> {
-    stream: &'s Stream<'s>,
+    trial: Trial<'s>,
     module: &'m Module,
-    block: super::stream::Block,
     /// By position of their ops.
     layers: Vec<&'m Assigned>,
-    batches: Vec<usize>,
 }
 
 impl<'s, 'm> Search<'s, 'm> {
@@ -239,19 +227,11 @@ impl<'s, 'm> Search<'s, 'm> {
         layers.sort_by_key(|l| l.site.op);
         let ops: Vec<OpId> = layers.iter().map(|l| l.site.op).collect();
         let outputs = match to {
-            Target::Norm(_) => meeting(f, &ops),
-            Target::Rows(_) => None,
+            Target::Norm(_) => block_outputs(f, &ops),
+            Target::Rows(_) | Target::Product(_) => own_outputs(f, &ops),
         };
-        let outputs = outputs.unwrap_or_else(|| {
-            let own = ops.iter().map(|o| f.ops[o.index()].results[0]);
-            own.collect()
-        });
-        let all = stream.batches();
-        let some = all.clamp(1, LOSS_BATCHES);
         Ok(Search {
-            block: stream.block(&ops, &outputs)?,
-            batches: (0..some).map(|i| i * all / some).collect(),
-            stream,
+            trial: Trial::new(stream, stream.block(&ops, &outputs)?),
             module,
             layers,
         })
@@ -265,19 +245,10 @@ impl<'s, 'm> Search<'s, 'm> {
         means: &[f64],
         ratios: &[usize],
         gram: Option<&[f64]>,
-    ) -> Result<Vec<Trial>> {
-        let mut ready = self.stream.prepare(&self.block)?;
-        let mut run = |batch: usize, weights: &[Tensor]| -> Result<Vec<Vec<f32>>> {
-            let mut given = self.stream.arguments(&self.block, batch)?;
-            given.extend_from_slice(weights);
-            let out = ready.run(&given, &mut |_, _| ())?;
-            out.iter().map(floats).collect()
-        };
+    ) -> Result<Vec<Tried>> {
+        let mut ready = self.trial.prepare(self.trial.module())?;
         let float = self.weights(&|w, _| read_f32(w))?;
-        let mut wanted = Vec::new();
-        for b in &self.batches {
-            wanted.push(run(*b, &float)?);
-        }
+        let wanted = self.trial.outputs(&mut *ready, &float)?;
         let fit = Fit {
             methods: Methods {
                 gptq: gram.is_some(),
@@ -298,16 +269,11 @@ impl<'s, 'm> Search<'s, 'm> {
                 }),
                 None => read_f32(w),
             })?;
-            let mut loss = 0.0;
-            for (b, wanted) in self.batches.iter().zip(&wanted) {
-                for (y, w) in run(*b, &weights)?.iter().zip(wanted) {
-                    loss += squares(y, w);
-                }
-            }
-            tried.push(Trial {
+            let got = self.trial.outputs(&mut *ready, &weights)?;
+            tried.push(Tried {
                 ratio: *ratio,
                 gptq: gram.is_some(),
-                loss,
+                loss: squared_error(&got, &wanted),
             });
         }
         Ok(tried)
@@ -358,38 +324,6 @@ fn scaled_gram(gram: &[f64], s: &[f32]) -> Vec<f64> {
             .collect()
     };
     rows.flat_map(row).collect()
-}
-
-fn squares(a: &[f32], b: &[f32]) -> f64 {
-    let each = a.iter().zip(b).map(|(a, b)| f64::from(a - b));
-    each.map(|d| d * d).sum()
-}
-
-/// The output of the first other layer through which all paths from these layers lead.
-fn meeting(f: &Func, layers: &[OpId]) -> Option<Vec<ValueId>> {
-    let mut last_use = vec![0usize; f.values.len()];
-    for (i, op) in f.ops.iter().enumerate() {
-        op.operands.iter().for_each(|v| last_use[v.index()] = i);
-    }
-    f.results
-        .iter()
-        .for_each(|(_, v)| last_use[v.index()] = usize::MAX);
-    let first = layers.first()?.index();
-    let last = layers.last()?.index();
-    let mut open: BTreeSet<ValueId> = BTreeSet::new();
-    for (i, op) in f.ops.iter().enumerate().skip(first) {
-        let own = layers.iter().any(|l| l.index() == i);
-        if !own && !op.operands.iter().any(|v| open.contains(v)) {
-            continue;
-        }
-        open.extend(&op.results);
-        open.retain(|v| last_use[v.index()] > i);
-        let layer = matches!(op.kind, OpKind::Linear { .. });
-        if i > last && layer && open.len() == 1 && open.contains(&op.results[0]) {
-            return Some(vec![op.results[0]]);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -144,6 +144,8 @@ fn spec(l: &Assigned) -> Result<QuantSpec> {
     };
     // INVARIANT: only layers with a choice are fitted.
     l.choice.map(|q| q.weights).ok_or_else(internal)
+}
+
 /// `XᵀX` of a layer's input as the float model makes it.
 ///
 /// # Errors
@@ -162,7 +164,7 @@ fn known_gram<'a>(f: &Func, ctx: &'a PassContext<'_>, l: &Assigned) -> Result<&'
 }
 
 /// The weight of a layer.
-pub(super) fn source<'m>(m: &'m Module, l: &Assigned) -> Result<&'m Weight> {
+pub(crate) fn source<'m>(m: &'m Module, l: &Assigned) -> Result<&'m Weight> {
     match m.funcs[0].def_op(l.site.weight_value).map(|o| &o.kind) {
         Some(OpKind::Const { weight, .. }) => Ok(m.weight(*weight)),
         _ => Err(Diagnostic::error(

@@ -42,20 +42,23 @@ mod sites;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod trial;
 
-use assign::{Acts, Quantized};
-pub(crate) use assign::{Assigned, assign};
+use assign::Quantized;
+pub(crate) use assign::{Acts, Assigned, Intent, assign, intents, scale as input_scale};
 pub(crate) use awq::Awq;
 use coded::Coded;
 pub use coded::CodedWeights;
-pub(crate) use fit::FitWeights;
-pub(crate) use fold::{Folded, target};
+pub(crate) use fit::{FitWeights, rounded, source};
+pub(crate) use fold::{Folded, Target, product_name, target};
 pub use grid::Grid;
 pub use methods::Algo;
 pub(crate) use part::gram;
 pub use scheme::{Granularity, Group, QuantSpec, Scheme, Weights};
-pub(crate) use sites::sites;
+pub(crate) use sites::{Site, sites};
 pub use stream::Samples;
+pub(crate) use stream::{Group as LayerGroup, Stream, groups, maker_name};
+pub(crate) use trial::{Trial, block_outputs, first_least, spread, squared_error};
 
 use crate::pass::{Pass, PassContext};
 use crate::rewrite::{Replacement, Rewriter, Rule, rewrite};
@@ -88,6 +91,15 @@ impl Pass for Quantize {
         }
         Ok(rewrite(module, &mut layers)?.module)
     }
+}
+
+/// The module with these layers quantized, their weights rounded to nearest.
+///
+/// # Errors
+/// When a weight cannot be read, or is not finite.
+pub(crate) fn quantized(module: &Module, layers: &[Assigned]) -> Result<Module> {
+    let mut layers = Layers::new(layers, &CodedWeights::default());
+    Ok(rewrite(module, &mut layers)?.module)
 }
 
 /// Rebuilds the chosen layers of the entry function.

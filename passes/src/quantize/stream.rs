@@ -43,6 +43,21 @@ pub(crate) struct Group {
     after: usize,
 }
 
+impl Group {
+    /// What the ledger calls it: the nodes that make its input, or the input's name.
+    pub(crate) fn site(&self, f: &Func) -> String {
+        maker_name(f, self.input)
+    }
+}
+
+/// The nodes that make a value, or the value's name.
+pub(crate) fn maker_name(f: &Func, v: ValueId) -> String {
+    match f.def_op(v) {
+        Some(op) if !op.loc.nodes.is_empty() => op.loc.to_string(),
+        _ => f.value(v).name.clone(),
+    }
+}
+
 /// The linear layers among those given, by their input, in the order in which inputs are computed.
 pub(crate) fn groups(f: &Func, layers: &[Assigned]) -> Vec<Group> {
     let mut by_input: BTreeMap<(usize, ValueId), Vec<usize>> = BTreeMap::new();
@@ -236,12 +251,12 @@ impl<'a> Stream<'a> {
         arguments(&self.module.funcs[0], &self.states[batch], &block.inputs)
     }
 
-    /// Makes a block ready to run.
+    /// Makes a module of a block ready to run.
     ///
     /// # Errors
     /// What the executor reports.
-    pub(crate) fn prepare<'b>(&self, block: &'b Block) -> Result<Box<dyn Prepared + 'b>> {
-        self.executor.prepare(&block.module, &[])
+    pub(crate) fn prepare<'b>(&self, module: &'b Module) -> Result<Box<dyn Prepared + 'b>> {
+        self.executor.prepare(module, &[])
     }
 }
 
@@ -249,6 +264,13 @@ impl<'a> Stream<'a> {
 pub(crate) struct Block {
     inputs: Vec<ValueId>,
     module: Module,
+}
+
+impl Block {
+    /// The function as a module.
+    pub(crate) fn module(&self) -> &Module {
+        &self.module
+    }
 }
 
 /// Values defined before the group's layers run that an op behind them, or a result, reads. The

@@ -5,8 +5,10 @@
 //! memory can be transformed; each read computes one tensor. Chains of transforms are chains of
 //! derived weights.
 
+mod hadamard;
 mod transform;
 
+pub(crate) use hadamard::Rotation;
 pub(crate) use transform::{Quantizer, Transform};
 
 use qcc_ir::diag::{Class, Diagnostic, Result};

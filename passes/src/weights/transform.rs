@@ -1,5 +1,6 @@
 //! The ways in which one weight follows from another.
 
+use super::hadamard::Rotation;
 use super::{format_error, read_f32};
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::eval::weight_tensor;
@@ -82,6 +83,19 @@ pub(crate) enum Transform {
         /// The result's format.
         dtype: DType,
     },
+    /// The vectors along `axis`, their elements in `span`, times a rotation, rounded to `dtype`.
+    Rotate {
+        /// The dimension along which the vectors lie.
+        axis: usize,
+        /// The elements that are rotated; whole runs of the rotation.
+        span: std::ops::Range<usize>,
+        /// By what.
+        rotation: Arc<Rotation>,
+        /// Whether each vector's mean is subtracted before.
+        center: bool,
+        /// The result's format.
+        dtype: DType,
+    },
     /// `saturate(round(w / scale) + zero)`.
     Quantize(Quantizer),
 }
@@ -130,6 +144,18 @@ impl Transform {
                 }
                 _ => Err(()),
             },
+            Transform::Rotate {
+                axis,
+                span,
+                rotation,
+                dtype,
+                ..
+            } => match dims.get(*axis) {
+                Some(d) if span.end as u64 <= *d && span.len() % rotation.size() == 0 => {
+                    float(source.dtype).and(float(*dtype)).map(|()| *dtype)
+                }
+                _ => Err(()),
+            },
             Transform::Quantize(q) => match q.block.0.len() == dims.len() {
                 true => float(source.dtype).map(|()| q.format.dtype()),
                 false => Err(()),
@@ -171,6 +197,26 @@ impl Transform {
                 scale(&mut v, inner as usize, factors, *divide);
                 encode(*dtype, &v, source)
             }
+            Transform::Rotate {
+                axis,
+                span,
+                rotation,
+                center,
+                dtype,
+            } => {
+                let t = weight_tensor(source)?;
+                let mut v = vec![0.0f64; t.numel()];
+                decode_slice(source.dtype, t.bytes(), &mut v)
+                    .map_err(|e| format_error(e, &source.name))?;
+                each_vector(&mut v, &source.dims, *axis, &mut |x| {
+                    if *center {
+                        let mean = x.iter().sum::<f64>() / x.len().max(1) as f64;
+                        x.iter_mut().for_each(|x| *x -= mean);
+                    }
+                    rotation.apply(&mut x[span.clone()]);
+                });
+                encode(*dtype, &v, source)
+            }
             Transform::Quantize(q) => q
                 .codes(&read_f32(source)?, &source.dims)
                 .map_err(|e| format_error(e, &source.name)),
@@ -206,6 +252,21 @@ fn scale(v: &mut [f32], inner: usize, factors: &[f32], divide: bool) {
     for (run, f) in runs.zip(factors.iter().cycle()) {
         for x in run {
             *x = if divide { *x / f } else { *x * f };
+        }
+    }
+}
+
+/// Shows and changes the vectors along an axis, one after another.
+fn each_vector(v: &mut [f64], dims: &[u64], axis: usize, change: &mut dyn FnMut(&mut [f64])) {
+    let inner = dims[axis + 1..].iter().product::<u64>() as usize;
+    let n = dims[axis] as usize;
+    let mut x = vec![0.0; n];
+    for part in v.chunks_exact_mut((n * inner).max(1)) {
+        for i in 0..inner {
+            let at = |j: usize| j * inner + i;
+            (0..n).for_each(|j| x[j] = part[at(j)]);
+            change(&mut x);
+            (0..n).for_each(|j| part[at(j)] = x[j]);
         }
     }
 }
@@ -288,6 +349,35 @@ mod tests {
         .unwrap();
         assert_eq!((q.dtype, q.dims.as_slice()), (DType::I8, &[2, 3][..]));
         assert_eq!(read_f32(&q).unwrap(), [0.0, 1.0, 4.0, 1.0, 2.0, 5.0]);
+    }
+
+    #[test]
+    fn rotates_vectors_along_an_axis() {
+        let r = Rotation::new(2, 2, 1).unwrap();
+        let turned = |row: [f64; 2]| {
+            let mut row = row;
+            r.apply(&mut row);
+            row.map(|v| v as f32)
+        };
+        let rotate = |axis, span, center| Transform::Rotate {
+            axis,
+            span,
+            rotation: Arc::new(r.clone()),
+            center,
+            dtype: DType::F32,
+        };
+        let columns = derive(&w(&[2, 3]), rotate(0, 0..2, false)).unwrap();
+        let [a, b, c] = [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]].map(turned);
+        let expected = [a[0], b[0], c[0], a[1], b[1], c[1]];
+        assert_eq!(read_f32(&columns).unwrap(), expected);
+        let rows = derive(&w(&[2, 3]), rotate(1, 1..3, true)).unwrap();
+        let t = turned([0.0, 1.0]);
+        assert_eq!(
+            read_f32(&rows).unwrap(),
+            [-1.0, t[0], t[1], -1.0, t[0], t[1]]
+        );
+        let e = derive(&w(&[2, 3]), rotate(1, 0..3, false)).unwrap_err();
+        assert_eq!(e.code(), "Q0911");
     }
 
     #[test]

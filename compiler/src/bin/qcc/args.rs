@@ -2,7 +2,7 @@
 
 use super::usage;
 use clap::{Args, ValueEnum};
-use qcc::{ActMode, Algo, CalibMethod, Grid, Scheme};
+use qcc::{ActMode, Algo, CalibMethod, Grid, Scheme, Smooth};
 use qcc::{Float, Options};
 use qcc_ir::DType;
 use qcc_ir::diag::Result;
@@ -17,6 +17,15 @@ pub(crate) enum Act {
     Dynamic,
     /// Activations stay float.
     Float,
+}
+
+/// A switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnOff {
+    /// Yes.
+    On,
+    /// No.
+    Off,
 }
 
 /// How floats are stored.
@@ -82,14 +91,21 @@ pub(crate) struct SchemeArgs {
         help_heading = "Scheme"
     )]
     calib_method: String,
-    /// Smooth activations into weights: off, or the exponent (0 to 1).
-    #[arg(
-        long,
-        value_name = "off|ALPHA",
-        default_value = "off",
-        help_heading = "Scheme"
-    )]
-    smooth: String,
+    /// Smooth activations into weights: off, the exponent (0 to 1), or auto, which measures
+    /// [default: auto for integer activations with data, else off].
+    #[arg(long, value_name = "off|ALPHA|auto", help_heading = "Scheme")]
+    smooth: Option<String>,
+    /// Keep input channels float that exceed a magnitude on the data, beside quantized ones
+    /// (LLM.int8() takes 6).
+    #[arg(long, value_name = "THRESHOLD", help_heading = "Scheme")]
+    outlier_columns: Option<f32>,
+    /// Rotate what layers read by Hadamard matrices, merged into weights where possible; spreads
+    /// outliers, for activations of 4 bits.
+    #[arg(long, value_enum, value_name = "on|off", help_heading = "Scheme")]
+    rotate: Option<OnOff>,
+    /// What random signs follow from [default: 0].
+    #[arg(long, value_name = "N", requires = "rotate", help_heading = "Scheme")]
+    seed: Option<u64>,
     /// Scheme of the language model head, float unless given.
     #[arg(long, value_name = "SCHEME", help_heading = "Scheme")]
     head: Option<String>,
@@ -132,7 +148,10 @@ impl SchemeArgs {
             scheme: None,
             act: None,
             calib_method: "minmax".into(),
-            smooth: "off".into(),
+            smooth: None,
+            outlier_columns: None,
+            rotate: None,
+            seed: None,
             head: None,
             exclude: Vec::new(),
             overrides: Vec::new(),
@@ -145,7 +164,7 @@ impl SchemeArgs {
 
     /// Whether any of these flags was given that only a compilation can follow.
     pub(crate) fn is_given(&self) -> bool {
-        let words = [&self.scheme, &self.head, &self.algo];
+        let words = [&self.scheme, &self.head, &self.algo, &self.smooth];
         let lists = [&self.exclude, &self.overrides, &self.dims];
         self.fp8
             || self.int8
@@ -156,7 +175,9 @@ impl SchemeArgs {
             || self.group_size.is_some()
             || self.act.is_some()
             || self.calib_method != "minmax"
-            || self.smooth != "off"
+            || self.outlier_columns.is_some()
+            || self.rotate.is_some()
+            || self.seed.is_some()
             || self.float != FloatArg::Auto
             || words.iter().any(|w| w.is_some())
             || lists.iter().any(|l| !l.is_empty())
@@ -184,7 +205,10 @@ impl SchemeArgs {
         let mut passes = qcc_passes::Options {
             scheme: Scheme::named(name)?.refined(self.group_size, grid)?,
             calib: CalibMethod::named(&self.calib_method)?,
-            smooth: smooth(&self.smooth)?,
+            smooth: smooth(self.smooth.as_deref())?,
+            outliers: self.outlier_columns,
+            rotate: matches!(self.rotate, Some(OnOff::On)),
+            seed: self.seed.unwrap_or(0),
             exclude: self.exclude.clone(),
             overrides: self
                 .overrides
@@ -226,14 +250,14 @@ pub(crate) fn threads(given: Option<usize>) -> usize {
     given.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
 }
 
-fn smooth(text: &str) -> Result<Option<f32>> {
-    if text == "off" {
-        return Ok(None);
-    }
-    match text.parse::<f32>() {
-        Ok(a) if (0.0..=1.0).contains(&a) => Ok(Some(a)),
-        _ => Err(usage(format!(
-            "--smooth takes `off` or a number from 0 to 1, not `{text}`"
+fn smooth(text: Option<&str>) -> Result<Smooth> {
+    match (text, text.map(str::parse::<f32>)) {
+        (None, _) => Ok(Smooth::Default),
+        (Some("off"), _) => Ok(Smooth::Off),
+        (Some("auto"), _) => Ok(Smooth::Auto),
+        (_, Some(Ok(a))) if (0.0..=1.0).contains(&a) => Ok(Smooth::Alpha(a)),
+        (Some(text), _) => Err(usage(format!(
+            "--smooth takes `off`, `auto` or a number from 0 to 1, not `{text}`"
         ))),
     }
 }
@@ -299,6 +323,6 @@ mod tests {
     fn overrides_split_at_the_last_equals_sign() {
         let (r, s) = override_of("a=b=int8").unwrap();
         assert_eq!((r.as_str(), s.name.as_str()), ("a=b", "int8"));
-        assert!(override_of("int8").is_err() && smooth("2").is_err());
+        assert!(override_of("int8").is_err() && smooth(Some("2")).is_err());
     }
 }
