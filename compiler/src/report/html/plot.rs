@@ -16,7 +16,8 @@ pub(super) struct Bar {
 
 /// Columns side by side, with the labels of the vertical axis at its ends.
 pub(super) fn columns(bars: &[Bar], axis: (&str, &str), caption: &str) -> String {
-    let width = bars.len().max(1) * 10;
+    // Few bars do not become walls.
+    let width = bars.len().max(12) * 10;
     let mut svg = String::new();
     for (i, b) in bars.iter().enumerate() {
         let height = (b.size.clamp(0.0, 1.0) * 100.0).max(0.5);
