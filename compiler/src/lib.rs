@@ -11,9 +11,10 @@ pub mod data;
 pub mod evaluate;
 pub mod onnx;
 mod options;
-mod report;
+pub mod report;
 mod scratch;
 mod sections;
+mod sensitivity;
 mod statistics;
 pub mod verify;
 
@@ -22,4 +23,5 @@ pub use compile::{Compiled, Compiler, Prepared, Progress, interface};
 pub use options::{Float, Options, SpillTo};
 pub use qcc_passes::{ActMode, Algo, CalibMethod, Grid, Scheme, Smooth, Statistics};
 pub use report::{LayerReport, Notice, Report, TargetReport};
+pub use sensitivity::{OutputReport, Sensitivity};
 pub use statistics::ModelStatistics;

@@ -34,6 +34,9 @@ pub struct Options {
     pub threads: usize,
     /// Whether an option that has no effect on the model is an error instead of a warning.
     pub strict: bool,
+    /// Whether errors of layers and outputs are measured on calibration data. The plan is the
+    /// same but for the errors in its ledger.
+    pub diagnose: bool,
     /// What of streamed activations and codes goes to a file; nothing without it.
     pub spill: Option<SpillTo>,
 }
@@ -58,6 +61,7 @@ impl Default for Options {
             threads: 1,
             strict: false,
             spill: None,
+            diagnose: true,
         }
     }
 }

@@ -23,6 +23,7 @@
 #![warn(missing_docs)]
 
 mod analysis;
+mod buckets;
 mod calibrate;
 mod canonicalize;
 mod cse;
@@ -30,6 +31,7 @@ mod dce;
 pub mod egraph;
 mod fold_constants;
 mod layer_errors;
+mod logits;
 mod manager;
 mod narrow_floats;
 mod options;
@@ -49,8 +51,12 @@ mod statistics;
 mod testing;
 mod weights;
 
+pub use buckets::{Bucket, buckets};
 pub use calibrate::{Calibrator, HessianProbe, Point, calibration_points};
-pub use layer_errors::{LayerError, layer_errors};
+pub use layer_errors::{
+    LayerFacts, Measured, OUTLIER_RATIO, ValueHistogram, WeightError, layer_facts, quantize_only,
+};
+pub use logits::logits;
 pub use manager::{Manager, Observer, Outcome, PassRun};
 pub use options::{ActMode, GptqOptions, Options, Smooth};
 pub use pass::{Pass, PassContext};

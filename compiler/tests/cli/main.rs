@@ -1,8 +1,10 @@
 //! The `qcc` command from the outside.
 
+mod browser;
 mod calibration;
 mod errors;
 mod flags;
+mod report;
 mod support;
 mod warnings;
 mod whole;

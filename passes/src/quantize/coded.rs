@@ -1,6 +1,7 @@
 //! What weight methods decided: scales, zero points and, where they do not follow from those,
 //! codes.
 
+use super::rtn;
 use super::scheme::QuantSpec;
 use crate::spill::Spilling;
 use crate::weights::{Quantizer, Transform, derive};
@@ -56,6 +57,22 @@ impl CodedWeights {
         self.by_name.get(weight).filter(|c| c.spec == *spec)
     }
 
+    /// What is stored of a weight under this form: what was decided, else the nearest codes.
+    ///
+    /// # Errors
+    /// When the weight cannot be read or holds NaN or infinity.
+    pub(crate) fn of(&self, source: &Weight, spec: &QuantSpec) -> Result<Coded> {
+        if let Some(c) = self.get(&source.name, spec) {
+            return Ok(c.clone());
+        }
+        let block = spec.quant_type(source.dims.len(), false).block;
+        Ok(Coded {
+            spec: *spec,
+            quantizer: rtn::quantizer(source, spec, block)?,
+            codes: None,
+        })
+    }
+
     /// Whether nothing was decided.
     pub fn is_empty(&self) -> bool {
         self.by_name.is_empty()
@@ -67,7 +84,7 @@ impl Coded {
     ///
     /// # Errors
     /// When the quantizer does not fit it.
-    pub(super) fn weight(&self, source: &Weight) -> Result<Weight> {
+    pub(crate) fn weight(&self, source: &Weight) -> Result<Weight> {
         match &self.codes {
             None => derive(source, Transform::Quantize(self.quantizer.clone())),
             Some(codes) => Ok(Weight {

@@ -44,10 +44,8 @@ mod stream;
 mod tests;
 mod trial;
 
-use assign::Quantized;
-pub(crate) use assign::{Acts, Assigned, Intent, assign, intents, scale as input_scale};
+pub(crate) use assign::{Acts, Assigned, Intent, Quantized, assign, intents, scale as input_scale};
 pub(crate) use awq::Awq;
-use coded::Coded;
 pub use coded::CodedWeights;
 pub(crate) use fit::{FitWeights, rounded, source};
 pub(crate) use fold::{Folded, Target, product_name, target};
@@ -55,7 +53,7 @@ pub use grid::Grid;
 pub use methods::Algo;
 pub(crate) use part::gram;
 pub use scheme::{Granularity, Group, QuantSpec, Scheme, Weights};
-pub(crate) use sites::{Site, sites};
+pub(crate) use sites::{Site, embedding_rows, sites};
 pub use stream::Samples;
 pub(crate) use stream::{Group as LayerGroup, Stream, groups, maker_name};
 pub(crate) use trial::{Trial, block_outputs, first_least, spread, squared_error};
@@ -188,14 +186,7 @@ impl Layers {
             return Ok(*v);
         }
         let source = rw.plain_weight(w)?;
-        let coded = match self.codes.get(&source.name, &q.weights) {
-            Some(c) => c.clone(),
-            None => Coded {
-                spec: q.weights,
-                quantizer: rtn::quantizer(source, &q.weights, quant.block)?,
-                codes: None,
-            },
-        };
+        let coded = self.codes.of(source, &q.weights)?;
         let quantizer = &coded.quantizer;
         let shape: Option<Vec<u64>> = ty
             .scale_shape()

@@ -96,7 +96,13 @@ impl<'a> Fake<'a> {
         seen.insert(name, spot.stats.divided(factors));
         for l in &self.scaled {
             let storage = l.choice.and_then(|q| q.acts).map(|a| a.spec.storage);
-            let scale = input_scale(from, Some(&seen), &l.site, storage.unwrap_or(DType::I8))?;
+            let scale = input_scale(
+                from,
+                Some(&seen),
+                CalibMethod::MinMax,
+                &l.site,
+                storage.unwrap_or(DType::I8),
+            )?;
             out.push(Tensor::f32(&[], &[scale])?);
         }
         Ok(out)

@@ -241,6 +241,7 @@ impl SchemeArgs {
             threads: self.threads(),
             strict: self.strict,
             spill: None,
+            diagnose: true,
         })
     }
 }

@@ -16,6 +16,7 @@ mod explain;
 mod inspect;
 mod opt;
 mod run;
+mod summary;
 mod targets;
 mod verify;
 
