@@ -13,6 +13,7 @@ use crate::report::{Culprits, LayerReport, Report, TargetReport};
 use crate::scratch::Scratch;
 use crate::sections;
 use crate::sensitivity::Subject;
+use qcc_codegen::lower::LowerOptions;
 use qcc_cpu::{CpuExecutor, CpuOptions, Threads};
 use qcc_ir::Tensor;
 use qcc_ir::diag::{Class, Diagnostic, Result};
@@ -316,11 +317,20 @@ impl<'a> Compiler<'a> {
         let mut reports = BTreeMap::new();
         for (i, target) in targets.iter().enumerate() {
             self.step("lower", i, targets.len())?;
-            let (section, kernels) = sections::section(&module, target)?;
+            let lowering = LowerOptions {
+                vendor_gemm: self.options.vendor_gemm,
+            };
+            let (section, kernels) = sections::section(&module, target, lowering)?;
             let report = TargetReport::of(&plan, &section, &module, target)?;
             reports.insert(target.name.to_string(), report);
             texts.extend(kernels);
             plan.targets.push(section);
+        }
+        if self.options.vendor_gemm && !sections::has_products(&plan) {
+            let message = "--vendor-gemm auto has no effect: no linear layer of a GPU section is one \
+                           that the library multiplies";
+            warnings.push(Diagnostic::warning(55, Class::Usage, message));
+            self.accept(&warnings)?;
         }
         let layers = LayerReport::all(facts, measured.as_ref(), &ctx.ledger, &module, &plan);
         let report = Report {
