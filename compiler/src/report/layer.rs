@@ -4,7 +4,7 @@ use crate::sensitivity::OutputReport;
 use qcc_ir::graph::{Func, Module, Op, OpKind};
 use qcc_ir::ledger::{Ledger, Topic};
 use qcc_ir::plan::{Action, Plan, TargetSection};
-use qcc_passes::{ValueHistogram, LayerFacts};
+use qcc_passes::{LayerFacts, ValueHistogram};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 

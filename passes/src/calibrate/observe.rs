@@ -56,7 +56,7 @@ impl Pass for Observe {
 #[cfg(test)]
 mod tests {
     use crate::testing::{Oracle, inputs, module, run_with};
-    use crate::{CalibMethod, Calibrator, Options, PassContext, Samples, Scheme};
+    use crate::{CalibMethod, Calibrator, Options, PassContext, Samples, Scheme, Smooth};
     use qcc_ir::Tensor;
     use qcc_ir::diag::Result;
 
@@ -94,7 +94,7 @@ mod tests {
         };
         let mut options = Options {
             scheme: Scheme::named("int8-static").unwrap(),
-            smooth: Some(0.5),
+            smooth: Smooth::Alpha(0.5),
             calib: CalibMethod::Entropy,
             ..Options::default()
         };

@@ -190,7 +190,7 @@ fn weight_error(ctx: &PassContext<'_>, w: &Weight, q: &Quantized) -> Result<Weig
     let values = read_f32(w)?;
     let clipped = coded.quantizer.clipped(&values, &w.dims).map_err(fail)?;
     let codes = match &coded.codes {
-        Some(c) => c.clone(),
+        Some(c) => c.bytes()?.into_owned(),
         None => coded.quantizer.codes(&values, &w.dims).map_err(fail)?,
     };
     let stored = coded.quantizer.values(&codes, &w.dims).map_err(fail)?;

@@ -4,7 +4,7 @@
 //! no more than one layer's values are held at a time. Positions that an attention mask excludes
 //! do not count.
 
-use super::{ValueHistogram, Measured, ratio};
+use super::{Measured, ValueHistogram, ratio};
 use crate::calibrate::{has_row_per_position, mask, positions};
 use crate::pass::PassContext;
 use crate::quantize::{Assigned, Layers};

@@ -17,6 +17,7 @@ use crate::buckets::buckets;
 use crate::options::{ActMode, Options};
 use crate::pass::PassContext;
 use crate::ranges::CalibMethod;
+use crate::statistics::Statistics;
 use qcc_ir::DType;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::exec::{Bindings, CostModel};
@@ -300,7 +301,13 @@ fn candidates(
             }
             _ => Ok(vec![(
                 name,
-                with(Some(fixed(scale(m, data, ctx.options.calib, site, storage)?))),
+                with(Some(fixed(scale(
+                    m,
+                    data,
+                    ctx.options.calib,
+                    site,
+                    storage,
+                )?))),
             )]),
         };
     }
@@ -311,7 +318,10 @@ fn candidates(
         ActMode::Auto => scheme.prefers_static && data.is_some(),
     };
     let (name, acts) = match is_static {
-        true => ("static", fixed(scale(m, data, ctx.options.calib, site, storage)?)),
+        true => (
+            "static",
+            fixed(scale(m, data, ctx.options.calib, site, storage)?),
+        ),
         false => {
             let spec = spec(Granularity::Token);
             ("dynamic", Acts { spec, scale: None })
@@ -324,7 +334,7 @@ fn candidates(
 }
 
 /// The scale of a layer's input: the end of its range by a method over the largest code.
-fn scale(
+pub(crate) fn scale(
     m: &Module,
     data: Option<&Statistics>,
     method: CalibMethod,

@@ -11,7 +11,6 @@
 use super::assign::{Assigned, assign};
 use super::fit_weight::{Fit, real};
 use super::methods::Methods;
-use super::part::weight_dims;
 use super::scheme::QuantSpec;
 use super::stream::{Group, Stream, groups};
 use crate::pass::{Pass, PassContext};
@@ -153,8 +152,11 @@ fn spec(l: &Assigned) -> Result<QuantSpec> {
 fn known_gram<'a>(f: &Func, ctx: &'a PassContext<'_>, l: &Assigned) -> Result<&'a [f64]> {
     let name = &f.value(l.site.input).name;
     let stats = ctx.statistics.as_ref().and_then(|s| s.get(name));
-    let width = weight_dims(f.ty(l.site.weight_value)).map(|(_, k)| k);
-    let gram = stats.filter(|s| Some(s.channels()) == width);
+    let width = f
+        .ty(l.site.weight_value)
+        .fixed_dims()
+        .and_then(|d| d.last().copied());
+    let gram = stats.filter(|s| Some(s.channels() as u64) == width);
     gram.and_then(|s| s.gram.as_deref()).ok_or_else(|| {
         let message = format!("gptq needs XᵀX of `{name}`, which the statistics lack");
         Diagnostic::error(527, Class::Input, message)

@@ -143,6 +143,16 @@ fn byte_len(d: DType, n: usize) -> usize {
     len.unwrap_or(0)
 }
 
+/// The real values of a weight after rounding to nearest under a form.
+///
+/// # Errors
+/// When a weight is NaN or infinite.
+pub(crate) fn rounded(w: &Weight, spec: &QuantSpec) -> Result<Vec<f32>> {
+    let block = spec.quant_type(w.dims.len(), false).block;
+    let quantizer = rtn::quantizer(w, spec, block)?;
+    read_f32(&real(w, &plain(*spec, quantizer))?)
+}
+
 /// The real values of a coded weight, in the format of its source.
 ///
 /// # Errors

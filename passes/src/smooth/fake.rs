@@ -10,6 +10,7 @@
 
 use super::spot::Spot;
 use crate::quantize::{Acts, Assigned, input_scale, rounded, source};
+use crate::ranges::CalibMethod;
 use crate::rewrite::{Replacement, Rewriter, Rule, rewrite};
 use crate::statistics::Statistics;
 use crate::weights::{Transform, derive, format_error, read_f32};

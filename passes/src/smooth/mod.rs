@@ -166,7 +166,7 @@ fn spots<'a>(
 }
 
 /// Quantized readers of a value that nothing before can divide.
-fn product<'a>(x: ValueId, layers: &'a [Assigned]) -> (Target, Vec<&'a Assigned>) {
+fn product(x: ValueId, layers: &[Assigned]) -> (Target, Vec<&Assigned>) {
     let reads = |l: &&Assigned| l.site.input == x && !l.site.conv && l.choice.is_some();
     (Target::Product(x), layers.iter().filter(reads).collect())
 }

@@ -60,7 +60,7 @@ impl Bench<'_> {
             return Ok(Some(Vec::new()));
         }
         let few = Few(samples, spread(samples.batches()));
-        let mut stream = Stream::new(self.module, executor, &few)?;
+        let mut stream = Stream::new(self.module, executor, &few, ctx.spilling)?;
         let mut found = Vec::with_capacity(self.spots.len());
         for spot in self.spots {
             stream.advance(&spot.group, &mut |_| Ok(()))?;
@@ -113,7 +113,7 @@ impl Bench<'_> {
         found: &mut [Choice],
     ) -> Result<Decision> {
         let f = &self.module.funcs[0];
-        let stream = Stream::new(self.module, executor, few)?;
+        let stream = Stream::new(self.module, executor, few, None)?;
         let results: Vec<ValueId> = f.results.iter().map(|(_, v)| *v).collect();
         let trial = Trial::new(&stream, stream.block(&[], &results)?);
         let wanted = trial.outputs(&mut *trial.prepare(trial.module())?, &[])?;

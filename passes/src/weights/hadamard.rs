@@ -32,7 +32,7 @@ impl Rotation {
     /// The rotation for rows of this width in runs of at most `limit` elements: the longest runs
     /// for which there is one. `None` where it would change nothing but signs.
     pub(crate) fn new(width: usize, limit: usize, seed: u64) -> Option<Self> {
-        let runs = (2..=width.min(limit)).rev().filter(|n| width % n == 0);
+        let runs = (2..=width.min(limit)).rev().filter(|n| width.is_multiple_of(*n));
         let (size, core) = runs.into_iter().find_map(|n| Some((n, core(n)?)))?;
         let order = (1..=size).find(|m| m * m == core.len()).unwrap_or(1);
         let signs = normal(seed, 1.0, size);
@@ -104,14 +104,14 @@ fn paley(m: usize) -> Option<Vec<f64>> {
     if m == 1 {
         return Some(vec![1.0]);
     }
-    if m % 4 == 0 && is_prime(m - 1) {
+    if m.is_multiple_of(4) && is_prime(m - 1) {
         // H = I + S,  S skew.
         let mut h = conference(m - 1, -1.0);
         (0..m).for_each(|i| h[i * m + i] += 1.0);
         return Some(h);
     }
     let half = m / 2;
-    if m % 4 != 0 || half % 4 != 2 || !is_prime(half - 1) {
+    if !m.is_multiple_of(4) || half % 4 != 2 || !is_prime(half - 1) {
         return None;
     }
     // H = S ⊗ [1 1; 1 −1] + I ⊗ [1 −1; −1 −1],  S symmetric.
@@ -145,7 +145,7 @@ fn conference(q: usize, corner: f64) -> Vec<f64> {
 }
 
 fn is_prime(n: usize) -> bool {
-    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0)
+    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
 }
 
 #[cfg(test)]
