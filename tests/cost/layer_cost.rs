@@ -1,6 +1,6 @@
 //! What weight methods cost on decoder layers of the shape of a 7B model: seconds and memory.
 //!
-//! `cargo run --release -p qcc-examples --example layer_cost -- METHODS [LAYERS [THREADS]]`
+//! `cargo run --release -p qcc-tests --example layer_cost -- METHODS [LAYERS [THREADS]]`
 //!
 //! The layers (width 4096, 32 heads, MLP 11008) have random weights in f16, made before the clock
 //! starts, and read 4 samples of 256 random tokens. METHODS is what `--algo` takes.
