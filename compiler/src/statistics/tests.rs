@@ -1,3 +1,5 @@
+//! Statistics files: what comes back, and what is refused.
+
 use super::file::KEY;
 use super::*;
 use qcc_passes::ValueStats;

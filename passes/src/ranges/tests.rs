@@ -1,3 +1,5 @@
+//! The ends of ranges against those of the reference, and what is refused.
+
 use super::*;
 use qcc_ir::DType;
 use qcc_ir::eval::normal;
