@@ -8,17 +8,19 @@ use crate::cost::SharedCost;
 use crate::data::Dataset;
 use crate::onnx::{ImportOptions, Model, import};
 use crate::options::Options;
-use crate::report::{LayerReport, Report, TargetReport};
+use crate::report::{Culprits, LayerReport, Report, TargetReport};
 use crate::sections;
+use crate::sensitivity::Subject;
 use qcc_cpu::{CpuExecutor, CpuOptions, Threads};
 use qcc_ir::Tensor;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::eval::weight_tensor;
 use qcc_ir::graph::Module;
-use qcc_ir::ledger::Ledger;
+use qcc_ir::ledger::{Decision, Ledger, Topic};
 use qcc_ir::plan::{Interface, Plan, Port, WeightEntry};
 use qcc_passes::{
-    Calibrator, Manager, Observer, PassContext, Samples, Statistics, layer_errors, pipeline,
+    Calibrator, LayerFacts, Manager, Observer, PassContext, Samples, Statistics, layer_facts,
+    pipeline,
 };
 use qcc_runtime::plan_file::{AlignedBytes, Written, plan_in_memory};
 use qcc_runtime::{PlanContents, PlanWriter};
@@ -174,6 +176,22 @@ impl<'a> Compiler<'a> {
         Ok(calibrator.finish())
     }
 
+    /// What quantization does to each layer, on the first samples if there are any.
+    fn facts(
+        &self,
+        module: &Module,
+        ctx: &PassContext<'_>,
+        executor: &CpuExecutor,
+        data: Option<&Dataset>,
+    ) -> Result<Vec<LayerFacts>> {
+        if !self.options.diagnose {
+            return Ok(Vec::new());
+        }
+        let first = data.map(|d| d.batch(0, ERROR_SAMPLES.min(d.len())));
+        let batches: Vec<Vec<Tensor>> = first.transpose()?.into_iter().collect();
+        layer_facts(module, ctx, executor, &batches)
+    }
+
     fn executor(&self) -> Result<CpuExecutor> {
         Ok(CpuExecutor::new(CpuOptions::new(Threads::new(
             self.options.threads,
@@ -234,25 +252,30 @@ impl<'a> Compiler<'a> {
         let smoothed = manager(before, &mut self.observer)?
             .run(prepared.module, &mut ctx)?
             .module;
-        let errors = match data {
-            None => Vec::new(),
-            Some(d) => {
-                let first = d.batch(0, ERROR_SAMPLES.min(d.len()))?;
-                layer_errors(&smoothed, &ctx, &executor, &[first])?
-            }
-        };
+        let facts = self.facts(&smoothed, &ctx, &executor, data)?;
         self.step("quantize", 1, 2)?;
         let module = manager(after, &mut self.observer)?
-            .run(smoothed, &mut ctx)?
+            .run(smoothed.clone(), &mut ctx)?
             .module;
         let mut warnings = prepared.warnings;
         warnings.append(&mut ctx.warnings);
-        let layers = LayerReport::of(&ctx.ledger, &errors);
-        if ctx.statistics.is_some() && layers.iter().all(|l| l.scheme == "float") {
+        let quantized = |d: &Decision| d.topic == Topic::Scheme && d.chosen != "float";
+        if ctx.statistics.is_some() && !ctx.ledger.decisions().iter().any(quantized) {
             let message = "calibration data has no effect: nothing is quantized";
             warnings.push(Diagnostic::warning(48, Class::Usage, message));
         }
         self.accept(&warnings)?;
+        note_errors(&mut ctx.ledger, &facts);
+        let subject = Subject {
+            float: &smoothed,
+            compiled: &module,
+            ctx: &ctx,
+            executor: &executor,
+            layers: &facts,
+        };
+        let data = data.filter(|d| self.options.diagnose && !d.is_empty());
+        let mut step = |done, of| self.step("compare", done, of);
+        let measured = data.map(|d| subject.measure(d, &mut step)).transpose()?;
         let module = sections::store_constants(module)?;
         let mut plan = Plan::new(
             String::new(),
@@ -266,15 +289,19 @@ impl<'a> Compiler<'a> {
         for (i, target) in targets.iter().enumerate() {
             self.step("lower", i, targets.len())?;
             let (section, kernels) = sections::section(&module, target)?;
-            reports.insert(target.name.to_string(), TargetReport::of(&plan, &section));
+            let report = TargetReport::of(&plan, &section, &module, target)?;
+            reports.insert(target.name.to_string(), report);
             texts.extend(kernels);
             plan.targets.push(section);
         }
+        let layers = LayerReport::all(facts, measured.as_ref(), &ctx.ledger, &module, &plan);
         let report = Report {
             model_hash: plan.model_hash.clone(),
             source_bytes: prepared.source_bytes,
             options: plan.options.clone(),
+            culprits: Culprits::of(&layers),
             layers,
+            output: measured.map(|(output, _)| output),
             targets: reports,
             warnings,
         };
@@ -285,6 +312,18 @@ impl<'a> Compiler<'a> {
             texts,
             module,
         })
+    }
+}
+
+/// Adds to each scheme that was chosen the error that it was measured to have.
+fn note_errors(ledger: &mut Ledger, facts: &[LayerFacts]) {
+    for (f, m) in facts.iter().filter_map(|f| Some((f, f.measured.as_ref()?))) {
+        let Some(mut d) = ledger.find(&f.layer, Topic::Scheme).cloned() else {
+            continue;
+        };
+        let chosen = d.considered.iter_mut().filter(|c| c.candidate == f.scheme);
+        chosen.for_each(|c| c.error = Some(m.relative_mse));
+        ledger.record(d);
     }
 }
 

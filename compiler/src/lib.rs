@@ -10,11 +10,13 @@ pub mod data;
 pub mod evaluate;
 pub mod onnx;
 mod options;
-mod report;
+pub mod report;
 mod sections;
+mod sensitivity;
 pub mod verify;
 
 pub use compile::{Compiled, Compiler, Prepared, Progress, interface};
 pub use options::{Float, Options};
 pub use qcc_passes::{ActMode, Algo, Grid, Scheme, Statistics};
 pub use report::{LayerReport, Notice, Report, TargetReport};
+pub use sensitivity::{OutputReport, Sensitivity};

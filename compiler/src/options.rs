@@ -33,6 +33,9 @@ pub struct Options {
     pub threads: usize,
     /// Whether an option that has no effect on the model is an error instead of a warning.
     pub strict: bool,
+    /// Whether errors of layers and outputs are measured on calibration data. The plan is the
+    /// same but for the errors in its ledger.
+    pub diagnose: bool,
 }
 
 impl Default for Options {
@@ -44,6 +47,7 @@ impl Default for Options {
             symbols: Vec::new(),
             threads: 1,
             strict: false,
+            diagnose: true,
         }
     }
 }

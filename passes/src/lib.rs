@@ -23,6 +23,7 @@
 #![warn(missing_docs)]
 
 mod analysis;
+mod buckets;
 mod calibrate;
 mod canonicalize;
 mod cse;
@@ -30,6 +31,7 @@ mod dce;
 pub mod egraph;
 mod fold_constants;
 mod layer_errors;
+mod logits;
 mod manager;
 mod narrow_floats;
 mod options;
@@ -45,8 +47,12 @@ mod statistics;
 mod testing;
 mod weights;
 
+pub use buckets::{Bucket, buckets};
 pub use calibrate::{Calibrator, Point, calibration_points};
-pub use layer_errors::{LayerError, layer_errors};
+pub use layer_errors::{
+    Histogram, LayerFacts, Measured, OUTLIER_RATIO, WeightError, layer_facts, quantize_only,
+};
+pub use logits::logits;
 pub use manager::{Manager, Observer, Outcome, PassRun};
 pub use options::{ActMode, GptqOptions, Options};
 pub use pass::{Pass, PassContext};

@@ -1,7 +1,9 @@
 //! The `qcc` command from the outside.
 
+mod browser;
 mod errors;
 mod flags;
+mod report;
 mod support;
 mod warnings;
 mod whole;

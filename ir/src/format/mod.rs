@@ -24,7 +24,7 @@ pub use slice::{
     Real, decode_slice, decode_slice_i64, encode_slice, encode_slice_i64, encode_slice_with,
     round_slice,
 };
-pub use tensor::{QuantParams, absmax_nd, dequantize_nd, minmax_nd, quantize_nd};
+pub use tensor::{QuantParams, absmax_nd, clipped_nd, dequantize_nd, minmax_nd, quantize_nd};
 
 use std::fmt;
 use std::str::FromStr;

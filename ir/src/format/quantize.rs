@@ -133,6 +133,19 @@ impl QuantFormat {
         }
     }
 
+    /// The least and the greatest `x / scale + zero` that round to a code without saturation:
+    /// half a step beyond the outermost codes, of which `levels` may leave fewer.
+    pub fn unclipped(self, levels: Option<IntRange>) -> (f32, f32) {
+        match (self.codes, levels) {
+            (Codes::Int(r) | Codes::Int32(r), None) | (_, Some(r)) => {
+                (r.min as f32 - 0.5, r.max as f32 + 0.5)
+            }
+            // The steps below 448 and 57344 are 32 and 8192.
+            (Codes::E4M3, None) => (-464.0, 464.0),
+            (Codes::E5M2, None) => (-61440.0, 61440.0),
+        }
+    }
+
     pub(super) fn codes(self) -> Codes {
         self.codes
     }

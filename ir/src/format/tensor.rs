@@ -13,7 +13,7 @@ use super::quantize::{
     Codes, dequantize_int, quantize_e4m3, quantize_e5m2, quantize_i32, quantize_int,
 };
 use super::slice::{bytes_for, nibbles, sign_extend};
-use super::{BlockShape, DType, FormatError, QuantFormat};
+use super::{BlockShape, DType, FormatError, IntRange, QuantFormat};
 
 /// Scales and zero points of a tensor, row-major in the shape [`BlockShape::scale_shape`].
 #[derive(Clone, Copy, Debug)]
@@ -151,6 +151,29 @@ pub fn dequantize_nd(
         }),
     }
     Ok(out)
+}
+
+/// How many elements saturate: their `x / scale + zero` lies more than half a step beyond the
+/// outermost code. `levels` are the codes that are used, where they are fewer than the format has.
+///
+/// # Errors
+/// As [`quantize_nd`].
+pub fn clipped_nd(
+    x: &[f32],
+    dims: &[usize],
+    block: &BlockShape,
+    (format, levels): (QuantFormat, Option<IntRange>),
+    params: QuantParams<'_>,
+) -> Result<u64, FormatError> {
+    check_len("tensor elements", product(dims)?, x.len())?;
+    params.check(block.scale_count(dims)?, format)?;
+    let (lo, hi) = format.unclipped(levels);
+    let mut out = vec![0; x.len()];
+    Runs::new(dims, block).map(x, &mut out, params, |x, s, z| {
+        let q = x / s + z as f32;
+        [u8::from(q < lo || q > hi)]
+    });
+    Ok(out.iter().map(|c| u64::from(*c)).sum())
 }
 
 /// [`dequantize_int`] where the difference cannot overflow: codes and zero points of 16 bits.

@@ -1,8 +1,6 @@
 //! What forms cost: the target's cost model at the sizes that matter.
 //!
-//! Each symbol may name sizes to optimise for (`dim n = 1..4096 @ 1, 16`). The i-th size of every
-//! symbol makes the i-th *bucket*; the cost of an op is the sum over the buckets. A symbol without
-//! sizes counts with its largest size up to 128.
+//! The cost of an op is the sum over the module's [`buckets`].
 //!
 //! [`Traffic`] is the model without a target: every op is a kernel that reads its operands and
 //! writes its results once,
@@ -14,12 +12,10 @@
 //! It knows no arithmetic, so it never prefers a form that computes less but moves more. It is
 //! what `qcc opt --pass fuse` uses on text.
 
+use crate::buckets::{Bucket, buckets};
 use qcc_ir::exec::{Bindings, CostModel};
 use qcc_ir::graph::{Module, OpKind, TensorType};
-use std::collections::{BTreeMap, HashMap};
-
-/// Size of a symbol that names no sizes to optimise for, unless its range ends below.
-const USUAL_SIZE: u64 = 128;
+use std::collections::HashMap;
 
 /// Microseconds of a kernel that does nothing.
 const LAUNCH_MICROS: f64 = 2.0;
@@ -84,39 +80,6 @@ fn bytes(t: &TensorType, dims: Bindings<'_>) -> f64 {
     codes + scales
 }
 
-/// One set of sizes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Bucket {
-    /// `n=16, seq=128`, or `any` without symbols.
-    pub(super) name: String,
-    sizes: BTreeMap<String, i64>,
-}
-
-/// The sizes at which a module's ops are costed.
-pub(super) fn buckets(m: &Module) -> Vec<Bucket> {
-    let count = m.symbols.iter().map(|s| s.points.len()).max();
-    (0..count.unwrap_or(0).max(1))
-        .map(|i| {
-            let sizes: BTreeMap<String, i64> = m
-                .symbols
-                .iter()
-                .map(|s| {
-                    let last = s.points.last().copied();
-                    let n = s.points.get(i).copied().or(last);
-                    let n = n.unwrap_or_else(|| USUAL_SIZE.clamp(s.min, s.max.max(s.min)));
-                    (s.name.clone(), i64::try_from(n).unwrap_or(i64::MAX))
-                })
-                .collect();
-            let parts: Vec<String> = sizes.iter().map(|(s, n)| format!("{s}={n}")).collect();
-            let name = match parts.is_empty() {
-                true => "any".into(),
-                false => parts.join(", "),
-            };
-            Bucket { name, sizes }
-        })
-        .collect()
-}
-
 /// Microseconds of an op per bucket, or why the target cannot run it.
 pub(super) type Micros = Result<Vec<f64>, String>;
 
@@ -159,7 +122,7 @@ impl<'a> Costs<'a> {
         }
         let list: Vec<&TensorType> = results.iter().collect();
         let at = |b: &Bucket| {
-            let bind = |s: &str| b.sizes.get(s).copied();
+            let bind = |s: &str| b.size(s);
             self.model.op_micros(kind, operands, &list, &bind)
         };
         let micros: Micros = self.buckets.iter().map(at).collect();

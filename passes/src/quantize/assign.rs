@@ -13,14 +13,15 @@
 
 use super::scheme::{Granularity, QuantSpec, Scheme};
 use super::sites::{Site, sites};
+use crate::buckets::buckets;
 use crate::options::{ActMode, Options};
 use crate::pass::PassContext;
 use crate::statistics::Statistics;
 use qcc_ir::DType;
 use qcc_ir::diag::{Class, Diagnostic, Result};
-use qcc_ir::exec::CostModel;
+use qcc_ir::exec::{Bindings, CostModel};
 use qcc_ir::format::scale_symmetric;
-use qcc_ir::graph::{Module, TensorType};
+use qcc_ir::graph::{Module, TensorType, ValueId};
 use qcc_ir::ledger::{Candidate, Decision, Topic};
 use regex::Regex;
 
@@ -145,7 +146,7 @@ fn decide(
             .map_or(Ok(()), |c| affordable(c, m, &site, &quantized))
         {
             Ok(()) => {
-                considered.push(Candidate::new(&name));
+                considered.push(priced(m, ctx, &site, &name, Some(&quantized)));
                 chosen = Some((name, quantized));
                 break;
             }
@@ -156,8 +157,9 @@ fn decide(
             }
         }
     }
-    if chosen.is_none() {
-        considered.push(Candidate::new("float"));
+    // What was asked for is not weighed against float, but its price is known.
+    if chosen.is_none() || ctx.cost.is_some() {
+        considered.push(priced(m, ctx, &site, "float", None));
     }
     let label = chosen.as_ref().map_or("float", |(name, _)| name);
     let decision = |topic| {
@@ -273,6 +275,27 @@ fn scale(m: &Module, data: Option<&Statistics>, site: &Site, storage: DType) -> 
     })
 }
 
+/// A candidate with its time at the sizes that matter; `None` is float.
+fn priced(
+    m: &Module,
+    ctx: &PassContext<'_>,
+    site: &Site,
+    name: &str,
+    q: Option<&Quantized>,
+) -> Candidate {
+    let mut c = Candidate::new(name);
+    let Some(cost) = ctx.cost else {
+        return c;
+    };
+    for b in buckets(m) {
+        let form = (q, ctx.options.float);
+        if let Ok(us) = micros(cost, m, site, form, &|s| b.size(s)) {
+            c = c.predicted(b.name, us);
+        }
+    }
+    c
+}
+
 /// Whether the target has a kernel for the layer in this form.
 fn affordable(
     cost: &dyn CostModel,
@@ -280,20 +303,41 @@ fn affordable(
     site: &Site,
     q: &Quantized,
 ) -> std::result::Result<(), String> {
+    // That does not depend on sizes; their largest values are as good as any.
+    let largest = |s: &str| Some(m.symbol_range(s).1);
+    micros(cost, m, site, (Some(q), None), &largest).map(|_| ())
+}
+
+/// The time of the layer in this form, its floats stored as given, or why the target has no
+/// kernel for it.
+fn micros(
+    cost: &dyn CostModel,
+    m: &Module,
+    site: &Site,
+    (q, float): (Option<&Quantized>, Option<DType>),
+    dims: Bindings<'_>,
+) -> std::result::Result<f64, String> {
     let f = &m.funcs[0];
     let op = &f.ops[site.op.index()];
-    let mut types: Vec<TensorType> = op.operands.iter().map(|v| f.ty(*v).clone()).collect();
+    let stored = |v: &ValueId| {
+        let t = f.ty(*v);
+        match float.filter(|_| t.elem.plain().is_some_and(DType::is_float)) {
+            Some(d) => TensorType::new(d, t.shape.clone()),
+            None => t.clone(),
+        }
+    };
+    let mut types: Vec<TensorType> = op.operands.iter().map(stored).collect();
     let quantized = |t: &TensorType, spec: &QuantSpec, dynamic| {
         TensorType::quant(spec.quant_type(t.rank(), dynamic), t.shape.clone())
     };
-    types[1] = quantized(&types[1], &q.weights, false);
-    if let Some(a) = &q.acts {
+    if let Some(q) = q {
+        types[1] = quantized(&types[1], &q.weights, false);
+    }
+    if let Some(a) = q.and_then(|q| q.acts.as_ref()) {
         types[0] = quantized(&types[0], &a.spec, a.scale.is_none());
     }
-    let results: Vec<&TensorType> = op.results.iter().map(|v| f.ty(*v)).collect();
-    // Whether a kernel exists does not depend on sizes; their largest values are as good as any.
-    let largest = |s: &str| Some(m.symbol_range(s).1);
+    let results: Vec<TensorType> = op.results.iter().map(stored).collect();
+    let results: Vec<&TensorType> = results.iter().collect();
     let operands: Vec<&TensorType> = types.iter().collect();
-    cost.op_micros(&op.kind, &operands, &results, &largest)
-        .map(|_| ())
+    cost.op_micros(&op.kind, &operands, &results, dims)
 }

@@ -1,6 +1,7 @@
 //! What weight methods decided: scales, zero points and, where they do not follow from those,
 //! codes.
 
+use super::rtn;
 use super::scheme::QuantSpec;
 use crate::weights::{Quantizer, Transform, derive, inline};
 use qcc_ir::diag::Result;
@@ -30,6 +31,22 @@ impl CodedWeights {
         self.0.get(weight).filter(|c| c.spec == *spec)
     }
 
+    /// What is stored of a weight under this form: what was decided, else the nearest codes.
+    ///
+    /// # Errors
+    /// When the weight cannot be read or holds NaN or infinity.
+    pub(crate) fn of(&self, source: &Weight, spec: &QuantSpec) -> Result<Coded> {
+        if let Some(c) = self.get(&source.name, spec) {
+            return Ok(c.clone());
+        }
+        let block = spec.quant_type(source.dims.len(), false).block;
+        Ok(Coded {
+            spec: *spec,
+            quantizer: rtn::quantizer(source, spec, block)?,
+            codes: None,
+        })
+    }
+
     /// Whether nothing was decided.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -41,7 +58,7 @@ impl Coded {
     ///
     /// # Errors
     /// When the quantizer does not fit it.
-    pub(super) fn weight(&self, source: &Weight) -> Result<Weight> {
+    pub(crate) fn weight(&self, source: &Weight) -> Result<Weight> {
         match &self.codes {
             None => derive(source, Transform::Quantize(self.quantizer.clone())),
             Some(codes) => Ok(inline(

@@ -36,17 +36,16 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use assign::{Acts, Quantized};
-pub(crate) use assign::{Assigned, assign};
+use assign::Acts;
+pub(crate) use assign::{Assigned, Quantized, assign};
 pub(crate) use awq::Awq;
-use coded::Coded;
 pub use coded::CodedWeights;
 pub(crate) use fit::FitWeights;
 pub(crate) use fold::{Folded, target};
 pub use grid::Grid;
 pub use methods::Algo;
 pub use scheme::{Granularity, Group, QuantSpec, Scheme, Weights};
-pub(crate) use sites::sites;
+pub(crate) use sites::{embedding_rows, sites};
 pub use stream::Samples;
 
 use crate::pass::{Pass, PassContext};
@@ -168,14 +167,7 @@ impl Layers {
             return Ok(*v);
         }
         let source = rw.plain_weight(w)?;
-        let coded = match self.codes.get(&source.name, &q.weights) {
-            Some(c) => c.clone(),
-            None => Coded {
-                spec: q.weights,
-                quantizer: rtn::quantizer(source, &q.weights, quant.block)?,
-                codes: None,
-            },
-        };
+        let coded = self.codes.of(source, &q.weights)?;
         let quantizer = &coded.quantizer;
         let shape: Option<Vec<u64>> = ty
             .scale_shape()

@@ -266,7 +266,7 @@ impl Weights {
 
     /// The weights' form where there is calibration data or not, and the name of it where the
     /// scheme's name leaves it open.
-    pub(super) fn resolved(&self, data: bool) -> (QuantSpec, Option<String>) {
+    pub(crate) fn resolved(&self, data: bool) -> (QuantSpec, Option<String>) {
         let granularity = match self.group {
             Group::Channel => Granularity::Channel,
             Group::Of(n) => Granularity::Group(n),

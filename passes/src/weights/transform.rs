@@ -4,8 +4,8 @@ use super::{format_error, read_f32};
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::eval::weight_tensor;
 use qcc_ir::format::{
-    BlockShape, DType, FormatError, IntRange, QuantFormat, QuantParams, decode_slice, encode_slice,
-    quantize_nd,
+    BlockShape, DType, FormatError, IntRange, QuantFormat, QuantParams, clipped_nd, decode_slice,
+    dequantize_nd, encode_slice, quantize_nd,
 };
 use qcc_ir::graph::Weight;
 use std::sync::Arc;
@@ -35,12 +35,8 @@ impl Quantizer {
         v: &[f32],
         dims: &[u64],
     ) -> std::result::Result<Vec<u8>, FormatError> {
-        let params = QuantParams {
-            scales: &self.scales,
-            zeros: self.zeros.as_deref(),
-        };
         let dims: Vec<usize> = dims.iter().map(|d| *d as usize).collect();
-        let mut codes = quantize_nd(v, &dims, &self.block, self.format, params)?;
+        let mut codes = quantize_nd(v, &dims, &self.block, self.format, self.params())?;
         if let Some(levels) = self.levels {
             let dtype = self.format.dtype();
             let mut numbers = vec![0.0f32; v.len()];
@@ -50,6 +46,36 @@ impl Quantizer {
             encode_slice(dtype, &numbers, &mut codes)?;
         }
         Ok(codes)
+    }
+
+    /// The values of stored codes.
+    ///
+    /// # Errors
+    /// When they do not fit scales or zero points.
+    pub(crate) fn values(
+        &self,
+        codes: &[u8],
+        dims: &[u64],
+    ) -> std::result::Result<Vec<f32>, FormatError> {
+        let dims: Vec<usize> = dims.iter().map(|d| *d as usize).collect();
+        dequantize_nd(codes, &dims, &self.block, self.format, self.params())
+    }
+
+    /// How many elements of a tensor saturate.
+    ///
+    /// # Errors
+    /// When scales or zero points do not fit it.
+    pub(crate) fn clipped(&self, v: &[f32], dims: &[u64]) -> std::result::Result<u64, FormatError> {
+        let dims: Vec<usize> = dims.iter().map(|d| *d as usize).collect();
+        let format = (self.format, self.levels);
+        clipped_nd(v, &dims, &self.block, format, self.params())
+    }
+
+    fn params(&self) -> QuantParams<'_> {
+        QuantParams {
+            scales: &self.scales,
+            zeros: self.zeros.as_deref(),
+        }
     }
 }
 

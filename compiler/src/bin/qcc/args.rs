@@ -204,6 +204,7 @@ impl SchemeArgs {
             symbols: self.dims.iter().map(|d| symbol(d)).collect::<Result<_>>()?,
             threads: self.threads(),
             strict: self.strict,
+            diagnose: true,
         })
     }
 }

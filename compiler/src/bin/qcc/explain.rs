@@ -1,6 +1,7 @@
 //! `qcc explain`: the ledger of a plan, printed.
 
 use super::{Output, file_error, usage};
+use qcc::report::describe;
 use qcc_ir::diag::Result;
 use qcc_ir::ledger::Decision;
 use qcc_runtime::{PlanFile, Verify};
@@ -45,46 +46,24 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
         .cloned()
         .collect();
     out.print("explain", &Explained { decisions }, |e| {
-        e.decisions.iter().map(text).collect()
+        let mut t = String::new();
+        for (i, d) in e.decisions.iter().enumerate() {
+            let same = i > 0 && e.decisions[i - 1].site == d.site;
+            t += &text(d, same);
+        }
+        t
     })
 }
 
-fn text(d: &Decision) -> String {
-    let topic = serde_json::to_value(d.topic).ok();
-    let topic = topic
-        .as_ref()
-        .and_then(|t| t.as_str())
-        .unwrap_or("decision");
-    let mut t = format!("{topic} of {}", d.site);
-    if let Some(w) = &d.weight {
-        t += &format!(" ({w})");
-    }
-    if let Some(x) = &d.target {
-        t += &format!(" on {x}");
-    }
-    t += &format!(": {}\n", d.chosen);
-    for c in d
-        .considered
-        .iter()
-        .filter(|c| c.candidate != d.chosen || c.refused_by.is_some())
-    {
-        t += &format!("  considered {}", c.candidate);
-        for (bucket, us) in &c.predicted_us {
-            t += &format!(", {us:.2} µs at {bucket}");
-        }
-        if let Some(e) = c.error {
-            t += &format!(", error {e:.3e}");
-        }
-        if let Some(r) = &c.refused_by {
-            t += &format!(": refused, {r}");
-        }
-        t += "\n";
-    }
-    if !d.rules.is_empty() {
-        t += &format!("  by {}\n", d.rules.join(", "));
-    }
-    if !d.fused.is_empty() {
-        t += &format!("  together with {}\n", d.fused.join(", "));
+/// The site, unless it is that of the decision before, the decision, and a line for each reason.
+fn text(d: &Decision, same_site: bool) -> String {
+    let mut t = match same_site {
+        true => String::new(),
+        false => format!("{}\n", d.site),
+    };
+    t += &format!("  {}: {}\n", describe::topic(d), d.chosen);
+    for line in describe::reasons(d) {
+        t += &format!("    {line}\n");
     }
     t
 }

@@ -15,6 +15,7 @@ mod explain;
 mod inspect;
 mod opt;
 mod run;
+mod summary;
 mod targets;
 mod verify;
 

@@ -2,7 +2,8 @@
 
 use super::fill::Rng;
 use super::{Launches, fused};
-use crate::egraph::cost::{Costs, buckets};
+use crate::buckets::buckets;
+use crate::egraph::cost::Costs;
 use crate::egraph::extract::{extract, node_cost};
 use crate::egraph::lang::Node;
 use crate::egraph::space::Space;
