@@ -50,7 +50,7 @@ mod weights;
 pub use buckets::{Bucket, buckets};
 pub use calibrate::{Calibrator, Point, calibration_points};
 pub use layer_errors::{
-    Histogram, LayerFacts, Measured, OUTLIER_RATIO, WeightError, layer_facts, quantize_only,
+    LayerFacts, Measured, OUTLIER_RATIO, ValueHistogram, WeightError, layer_facts, quantize_only,
 };
 pub use logits::logits;
 pub use manager::{Manager, Observer, Outcome, PassRun};

@@ -2,6 +2,27 @@
 
 use qcc_ir::ledger::{Candidate, Decision};
 
+/// Names that a list shows.
+const SHOWN: usize = 4;
+
+/// A node, or the first of many that are one op: `a, b, c, … (15 nodes)`.
+pub fn site(d: &Decision) -> String {
+    let names: Vec<&str> = d.site.split(", ").collect();
+    some_of(&names)
+}
+
+/// The first names of a list, and how many there are.
+fn some_of<S: AsRef<str>>(names: &[S]) -> String {
+    let join = |names: &[S]| -> String {
+        let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+        names.join(", ")
+    };
+    match names.len() <= SHOWN + 2 {
+        true => join(names),
+        false => format!("{}, … ({} nodes)", join(&names[..SHOWN]), names.len()),
+    }
+}
+
 /// `scheme (fc.weight) on sm_80`
 pub fn topic(d: &Decision) -> String {
     let topic = serde_json::to_value(d.topic).ok();
@@ -38,7 +59,7 @@ pub fn reasons(d: &Decision) -> Vec<String> {
         lines.push(format!("by the rules {}", d.rules.join(", ")));
     }
     if d.fused.len() > 1 {
-        lines.push(format!("computes {}", d.fused.join(", ")));
+        lines.push(format!("computes {}", some_of(&d.fused)));
     }
     lines
 }
@@ -81,5 +102,7 @@ mod tests {
             "computes fc, add",
         ];
         assert_eq!(reasons(&d), expected);
+        d.site = "a, b, c, d, e, f, g".into();
+        assert_eq!(site(&d), "a, b, c, d, … (7 nodes)");
     }
 }

@@ -1,12 +1,12 @@
 //! A layer for tests of the report.
 
 use super::{LayerReport, Plots};
-use qcc_passes::Histogram;
+use qcc_passes::ValueHistogram;
 use std::collections::BTreeMap;
 
 /// A quantized layer with this share of the output's divergence.
 pub(super) fn layer(name: &str, share: f64) -> LayerReport {
-    let histogram = |counts: &[u64]| Histogram {
+    let histogram = |counts: &[u64]| ValueHistogram {
         min: -1.0,
         max: 2.0,
         counts: counts.to_vec(),

@@ -51,6 +51,27 @@ fn layers_and_outputs_have_figures() {
 }
 
 #[test]
+fn a_layer_computes_no_other_layer() {
+    let dir = tempfile::tempdir().unwrap();
+    let calib = data("calib_tokens.npy");
+    let flags = [
+        "--target", "sm_90", "--int8", "--act", "static", "--calib", &calib,
+    ];
+    let c = compile(dir.path(), "a.qplan", &flags);
+    let layer = |name: &str| {
+        layers(&c)
+            .iter()
+            .find(|l| l["name"].as_str().unwrap().starts_with(name))
+            .unwrap()
+    };
+    let (up, down) = (layer("/h.0/c_fc/MatMul"), layer("/h.0/c_proj/MatMul"));
+    let has = |l: &Value, n: &str| l["fused"].as_array().unwrap().contains(&n.into());
+    assert!(has(up, "/h.0/c_fc/MatMul") && has(up, "/h.0/Tanh") && !has(up, "/h.0/c_proj/MatMul"));
+    assert!(has(down, "/h.0/c_proj/MatMul") && !has(down, "/h.0/c_fc/MatMul"));
+    assert_ne!(up["kernel"], down["kernel"]);
+}
+
+#[test]
 fn errors_do_not_depend_on_threads() {
     let dir = tempfile::tempdir().unwrap();
     let (_, calib) = small();

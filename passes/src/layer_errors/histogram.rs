@@ -5,7 +5,7 @@ const BARS: usize = 64;
 
 /// Counts of values in equal parts of a range.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Histogram {
+pub struct ValueHistogram {
     /// Lower end of the range.
     pub min: f64,
     /// Upper end of the range.
@@ -14,10 +14,10 @@ pub struct Histogram {
     pub counts: Vec<u64>,
 }
 
-impl Histogram {
+impl ValueHistogram {
     /// An empty histogram of a range.
     pub(super) fn new(min: f32, max: f32) -> Self {
-        Histogram {
+        ValueHistogram {
             min: f64::from(min),
             max: f64::from(max),
             counts: vec![0; BARS],
@@ -28,7 +28,7 @@ impl Histogram {
     pub(super) fn of(values: &[f32]) -> Self {
         let min = values.iter().copied().reduce(f32::min).unwrap_or(0.0);
         let max = values.iter().copied().reduce(f32::max).unwrap_or(0.0);
-        let mut h = Histogram::new(min, max);
+        let mut h = ValueHistogram::new(min, max);
         h.add(values);
         h
     }
@@ -50,15 +50,15 @@ mod tests {
 
     #[test]
     fn parts_are_equal_and_the_outermost_take_the_rest() {
-        let mut h = Histogram::new(-1.0, 1.0);
+        let mut h = ValueHistogram::new(-1.0, 1.0);
         h.add(&[-1.0, -0.999, 0.0, 0.03, 1.0, 7.0, -7.0, f32::NAN]);
         assert_eq!(
             (h.counts[0], h.counts[32], h.counts[33], h.counts[63]),
             (3, 2, 0, 2)
         );
         assert_eq!(h.counts.iter().sum::<u64>(), 7);
-        let one = Histogram::of(&[2.0, 2.0]);
+        let one = ValueHistogram::of(&[2.0, 2.0]);
         assert_eq!((one.min, one.max, one.counts[0]), (2.0, 2.0, 2));
-        assert_eq!(Histogram::of(&[]).counts.iter().sum::<u64>(), 0);
+        assert_eq!(ValueHistogram::of(&[]).counts.iter().sum::<u64>(), 0);
     }
 }

@@ -14,7 +14,7 @@ mod histogram;
 mod only;
 mod probe;
 
-pub use histogram::Histogram;
+pub use histogram::ValueHistogram;
 pub use only::quantize_only;
 
 use crate::pass::PassContext;
@@ -65,7 +65,7 @@ pub struct WeightError {
     /// Share of the elements that saturate.
     pub clipped: f64,
     /// The float elements.
-    pub histogram: Histogram,
+    pub histogram: ValueHistogram,
 }
 
 /// A layer on data.
@@ -80,7 +80,7 @@ pub struct Measured {
     /// Share of the elements of its input that saturate; of static scales.
     pub clipped_inputs: Option<f64>,
     /// Its input.
-    pub inputs: Option<Histogram>,
+    pub inputs: Option<ValueHistogram>,
     /// Between which values its input does not saturate; of static scales.
     pub input_range: Option<(f64, f64)>,
 }
@@ -203,7 +203,7 @@ fn weight_error(ctx: &PassContext<'_>, w: &Weight, q: &Quantized) -> Result<Weig
     Ok(WeightError {
         relative_mse: ratio(noise, signal),
         clipped: ratio(clipped as f64, values.len() as f64),
-        histogram: Histogram::of(&values),
+        histogram: ValueHistogram::of(&values),
     })
 }
 

@@ -4,7 +4,7 @@
 //! no more than one layer's values are held at a time. Positions that an attention mask excludes
 //! do not count.
 
-use super::{Histogram, Measured, ratio};
+use super::{Measured, ValueHistogram, ratio};
 use crate::calibrate::{has_row_per_position, mask, positions};
 use crate::pass::PassContext;
 use crate::quantize::{Assigned, Layers};
@@ -130,7 +130,7 @@ struct Sums {
     range: Option<(f32, f32)>,
     clipped: u64,
     inputs: u64,
-    histogram: Option<Histogram>,
+    histogram: Option<ValueHistogram>,
 }
 
 impl Sums {
@@ -151,7 +151,7 @@ impl Sums {
             }),
             clipped: 0,
             inputs: 0,
-            histogram: stats.map(|s| Histogram::new(s.min(), s.max())),
+            histogram: stats.map(|s| ValueHistogram::new(s.min(), s.max())),
         }
     }
 

@@ -59,7 +59,7 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
 fn text(d: &Decision, same_site: bool) -> String {
     let mut t = match same_site {
         true => String::new(),
-        false => format!("{}\n", d.site),
+        false => format!("{}\n", describe::site(d)),
     };
     t += &format!("  {}: {}\n", describe::topic(d), d.chosen);
     for line in describe::reasons(d) {

@@ -2,7 +2,7 @@
 //! size on any screen.
 
 use super::text::escape;
-use qcc_passes::Histogram;
+use qcc_passes::ValueHistogram;
 
 /// A bar: what it is called, how long it is, and the class of its colour.
 pub(super) struct Bar {
@@ -62,7 +62,7 @@ pub(super) fn lines(bars: &[Bar]) -> String {
 
 /// A distribution; the height is the logarithm of the count. `range` is marked where it lies
 /// within.
-pub(super) fn histogram(h: &Histogram, range: Option<(f64, f64)>, caption: &str) -> String {
+pub(super) fn histogram(h: &ValueHistogram, range: Option<(f64, f64)>, caption: &str) -> String {
     let most = h.counts.iter().copied().max().unwrap_or(0).max(1);
     let height = |n: u64| libm::log1p(n as f64) / libm::log1p(most as f64) * 100.0;
     let mut svg = String::new();
