@@ -2,25 +2,28 @@
 
 use qcc_ir::ledger::{Candidate, Decision};
 
-/// Names that a list shows.
-const SHOWN: usize = 4;
+/// Names that a long list shows at each end.
+const SHOWN: usize = 2;
 
-/// A node, or the first of many that are one op: `a, b, c, … (15 nodes)`.
+/// A node, or some of many that are one op: `a, b, …, y, z (26 nodes)`.
 pub fn site(d: &Decision) -> String {
     let names: Vec<&str> = d.site.split(", ").collect();
     some_of(&names)
 }
 
-/// The first names of a list, and how many there are.
+/// The first and the last names of a list, and how many there are. The last is what a composite op
+/// is about.
 fn some_of<S: AsRef<str>>(names: &[S]) -> String {
     let join = |names: &[S]| -> String {
         let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
         names.join(", ")
     };
-    match names.len() <= SHOWN + 2 {
-        true => join(names),
-        false => format!("{}, … ({} nodes)", join(&names[..SHOWN]), names.len()),
+    let n = names.len();
+    if n <= 2 * SHOWN + 2 {
+        return join(names);
     }
+    let (first, last) = (join(&names[..SHOWN]), join(&names[n - SHOWN..]));
+    format!("{first}, …, {last} ({n} nodes)")
 }
 
 /// `scheme (fc.weight) on sm_80`
@@ -103,6 +106,6 @@ mod tests {
         ];
         assert_eq!(reasons(&d), expected);
         d.site = "a, b, c, d, e, f, g".into();
-        assert_eq!(site(&d), "a, b, c, d, … (7 nodes)");
+        assert_eq!(site(&d), "a, b, …, f, g (7 nodes)");
     }
 }
