@@ -253,3 +253,109 @@ impl Logits {
         Ok(out)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use qcc_cpu::{CpuExecutor, CpuOptions, Threads};
+    use qcc_ir::graph::parse;
+    use qcc_ir::plan::Interface;
+    use qcc_passes::{Options, Scheme, layer_facts};
+
+    /// A chain of small linear layers.
+    fn chain(layers: usize) -> Module {
+        let mut text = String::from("qir 1\ndim n = 1..4\n");
+        for i in 0..layers {
+            text += &format!("weight @w{i}: f32[4, 4] = normal({i}, 0.5)\n");
+        }
+        text += "func @main(%x0: f32[n, 4]) -> (y: f32[n, 4]) {\n";
+        for i in 0..layers {
+            let next = i + 1;
+            text += &format!("%w{i}: f32[4, 4] = const @w{i}\n");
+            text += &format!("%x{next}: f32[n, 4] = linear %x{i}, %w{i} @\"layer{i}\"\n");
+        }
+        parse(&(text + &format!("return %x{layers}\n}}"))).unwrap()
+    }
+
+    fn measured(module: &Module) -> (OutputReport, Vec<Option<f64>>) {
+        let options = Options {
+            scheme: Scheme::named("int8").unwrap(),
+            ..Options::default()
+        };
+        let ctx = PassContext::new(&options);
+        let executor = CpuExecutor::new(CpuOptions::new(Threads::new(1).unwrap()));
+        let x = Tensor::f32(&[2, 4], &[1.0, -0.3, 0.5, 0.7, 0.2, 0.9, -1.1, 0.4]).unwrap();
+        let ports = Interface::of(module).unwrap().inputs;
+        let data = Dataset::new(vec![("x0".into(), x)], &ports).unwrap();
+        let batch = data.batch(0, 2).unwrap();
+        let layers = layer_facts(module, &ctx, &executor, &[batch]).unwrap();
+        let subject = Subject {
+            float: module,
+            compiled: &quantize_only(module, &ctx, &|_| true).unwrap(),
+            ctx: &ctx,
+            executor: &executor,
+            layers: &layers,
+        };
+        subject.measure(&data, &mut |_, _| Ok(())).unwrap()
+    }
+
+    #[test]
+    fn layers_beyond_the_budget_are_measured_together() {
+        let (report, shares) = measured(&chain(LAYERS + 2));
+        let s = report.sensitivity.unwrap();
+        assert_eq!(
+            (s.layers, s.rest_layers, s.distance),
+            (LAYERS, 2, "relative_mse")
+        );
+        assert_eq!(shares.iter().flatten().count(), LAYERS);
+        let alone: f64 = shares.iter().flatten().sum();
+        assert!((alone + s.rest / s.sum - 1.0).abs() < 1e-9 && s.rest > 0.0);
+        assert!(report.divergence.is_none() && report.positions.is_none());
+    }
+
+    #[test]
+    fn distances_add_up_to_about_the_whole() {
+        let (report, shares) = measured(&chain(3));
+        let whole = report.outputs[0].relative_error.powi(2);
+        let s = report.sensitivity.unwrap();
+        assert!(
+            shares.iter().all(|s| s.is_some_and(|s| s > 0.0)),
+            "{shares:?}"
+        );
+        assert!(
+            (0.2..5.0).contains(&(s.sum / whole)),
+            "{} of {whole}",
+            s.sum
+        );
+    }
+
+    #[test]
+    fn masked_positions_do_not_count() {
+        let m = parse(
+            r#"qir 1
+            dim b = 1..9
+            dim s = 1..9
+            weight @table: f32[3, 3] = normal(1, 1.0)
+            func @main(%ids: i64[b, s], %attention_mask: i64[b, s]) -> (logits: f32[b, s, 3]) {
+              %t: f32[3, 3] = const @table
+              %x: f32[b, s, 3] = gather %t, %ids {axis = 0}
+              return %x
+            }"#,
+        )
+        .unwrap();
+        let ids = Tensor::i64(&[1, 4], &[0, 1, 2, 0]).unwrap();
+        let mask = Tensor::i64(&[1, 4], &[1, 0, 1, 0]).unwrap();
+        let logits: Vec<f32> = (0..12).map(|i| i as f32 * 0.1).collect();
+        let outputs = |v: &[f32]| {
+            let t = Tensor::f32(&[1, 4, 3], v).unwrap();
+            vec![("logits".to_string(), t)]
+        };
+        let base = Reference::new(&m, outputs(&logits), &[ids, mask]).unwrap();
+        assert_eq!(base.logits.as_ref().unwrap().rows, [0, 2]);
+        let mut other = logits;
+        other[4] = 50.0;
+        assert_eq!(base.distance(&outputs(&other), 3).unwrap(), 0.0);
+        other[7] = 50.0;
+        assert!(base.distance(&outputs(&other), 1).unwrap() > 1.0);
+    }
+}

@@ -2,6 +2,30 @@
 
 use qcc_ir::ledger::{Candidate, Decision};
 
+/// Names that a long list shows at each end.
+const SHOWN: usize = 2;
+
+/// A node, or some of many that are one op: `a, b, …, y, z (26 nodes)`.
+pub fn site(d: &Decision) -> String {
+    let names: Vec<&str> = d.site.split(", ").collect();
+    some_of(&names)
+}
+
+/// The first and the last names of a list, and how many there are. The last is what a composite op
+/// is about.
+fn some_of<S: AsRef<str>>(names: &[S]) -> String {
+    let join = |names: &[S]| -> String {
+        let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+        names.join(", ")
+    };
+    let n = names.len();
+    if n <= 2 * SHOWN + 2 {
+        return join(names);
+    }
+    let (first, last) = (join(&names[..SHOWN]), join(&names[n - SHOWN..]));
+    format!("{first}, …, {last} ({n} nodes)")
+}
+
 /// `scheme (fc.weight) on sm_80`
 pub fn topic(d: &Decision) -> String {
     let topic = serde_json::to_value(d.topic).ok();
@@ -38,7 +62,7 @@ pub fn reasons(d: &Decision) -> Vec<String> {
         lines.push(format!("by the rules {}", d.rules.join(", ")));
     }
     if d.fused.len() > 1 {
-        lines.push(format!("computes {}", d.fused.join(", ")));
+        lines.push(format!("computes {}", some_of(&d.fused)));
     }
     lines
 }
@@ -81,5 +105,7 @@ mod tests {
             "computes fc, add",
         ];
         assert_eq!(reasons(&d), expected);
+        d.site = "a, b, c, d, e, f, g".into();
+        assert_eq!(site(&d), "a, b, …, f, g (7 nodes)");
     }
 }

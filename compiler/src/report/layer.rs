@@ -6,7 +6,7 @@ use qcc_ir::ledger::{Ledger, Topic};
 use qcc_ir::plan::{Action, Plan, TargetSection};
 use qcc_passes::{LayerFacts, ValueHistogram};
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// One layer. Figures that need calibration data are absent without.
 #[derive(Clone, Debug, Serialize)]
@@ -84,10 +84,11 @@ impl LayerReport {
             let mut l = LayerReport::new(f, ledger);
             l.kl_share = share(i).filter(|_| kl);
             l.error_share = share(i).filter(|_| !kl);
-            l.locate(module, &plan.targets);
             l
         };
-        facts.into_iter().enumerate().map(layer).collect()
+        let mut layers: Vec<LayerReport> = facts.into_iter().enumerate().map(layer).collect();
+        locate(&mut layers, module, &plan.targets);
+        layers
     }
 
     /// What is known of a layer before anything was lowered.
@@ -131,10 +132,7 @@ impl LayerReport {
     }
 
     /// Notes what its op became in the compiled module.
-    fn locate(&mut self, module: &Module, sections: &[TargetSection]) {
-        let Some((f, op)) = module.funcs.first().and_then(|f| Some((f, self.op(f)?))) else {
-            return;
-        };
+    fn locate(&mut self, f: &Func, op: &Op, sections: &[TargetSection]) {
         self.fused = op.loc.nodes.clone();
         let result = op.results.first().map(|v| f.value(*v).name.as_str());
         for s in sections {
@@ -155,15 +153,48 @@ impl LayerReport {
         }
     }
 
+    /// Its own nodes.
+    fn nodes(&self) -> impl Iterator<Item = &str> {
+        self.name.split(", ")
+    }
+
     /// The op of the compiled module that computes this layer: the linear or convolution that
-    /// comes from all of its nodes.
-    fn op<'m>(&self, f: &'m Func) -> Option<&'m Op> {
-        let nodes: BTreeSet<&str> = self.name.split(", ").collect();
-        f.ops.iter().find(|op| {
-            let heavy = matches!(op.kind, OpKind::Linear { .. } | OpKind::Conv { .. });
-            let has = |n: &&str| op.loc.nodes.iter().any(|m| m == n);
+    /// reads its weight, or the last one that comes from all of its nodes. One before may name
+    /// them too: it quantizes the layer's input.
+    fn op(&self, m: &Module, f: &Func) -> Option<usize> {
+        let heavy = |op: &Op| matches!(op.kind, OpKind::Linear { .. } | OpKind::Conv { .. });
+        let reads = |op: &Op| {
+            let w = op.operands.get(1).and_then(|w| f.def_op(*w));
+            matches!(w.map(|w| &w.kind), Some(OpKind::Const { weight, .. })
+                if m.weight(*weight).name == self.weight)
+        };
+        let comes_from = |op: &Op| {
+            let has = |n: &str| op.loc.nodes.iter().any(|m| m == n);
             let result = op.results.first().map(|v| f.value(*v).name.as_str());
-            heavy && (nodes.iter().all(has) || result == Some(&self.name))
-        })
+            self.nodes().all(has) || result == Some(&self.name)
+        };
+        let last = |test: &dyn Fn(&Op) -> bool| f.ops.iter().rposition(|o| heavy(o) && test(o));
+        last(&|o| reads(o) && comes_from(o)).or_else(|| last(&comes_from))
+    }
+}
+
+/// Locates all layers in the compiled module.
+fn locate(layers: &mut [LayerReport], module: &Module, sections: &[TargetSection]) {
+    let Some(f) = module.funcs.first() else {
+        return;
+    };
+    let found: Vec<Option<usize>> = layers.iter().map(|l| l.op(module, f)).collect();
+    // What an op names of other layers are the inputs that it quantizes for them.
+    let mut owner: BTreeMap<String, usize> = BTreeMap::new();
+    for (l, op) in layers.iter().zip(&found) {
+        owner.extend(
+            op.iter()
+                .flat_map(|op| l.nodes().map(|n| (n.to_string(), *op))),
+        );
+    }
+    for (l, op) in layers.iter_mut().zip(&found) {
+        let Some(op) = op else { continue };
+        l.locate(f, &f.ops[*op], sections);
+        l.fused.retain(|n| owner.get(n).is_none_or(|o| o == op));
     }
 }

@@ -316,6 +316,25 @@ fn decisions_are_filtered_by_layer() {
     let (all, one) = (explain(&[]), explain(&["--layer", "^node_linear_6$"]));
     assert!(0 < one && one < all, "{one} of {all}");
     assert_eq!(explain(&["--layer", "nothing"]), 0);
+    // The second of three merged layers: its scheme, and the kernel that computes it.
+    let merged = ["explain", "m.qplan", "--layer", "^node_linear_1$"];
+    let e = json(dir.path(), &merged);
+    let topics = |d: &Value| (d["site"].clone(), d["topic"].clone());
+    let found: Vec<_> = e["decisions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(topics)
+        .collect();
+    let expected = [("node_linear", "fusion"), ("node_linear_1", "scheme")];
+    assert_eq!(found, expected.map(|(s, t)| (s.into(), t.into())));
+    let said = text(&qcc(dir.path(), &merged).stdout);
+    assert!(
+        said.contains("rather than float (") && said.contains("computes node_linear, "),
+        "{said}"
+    );
+    let nobody = qcc(dir.path(), &["explain", "m.qplan", "--layer", "nothing"]);
+    assert!(text(&nobody.stderr).contains("no decision is about `nothing`"));
     fails(dir.path(), &["explain", "m.qplan", "--layer", "("], 2);
 }
 

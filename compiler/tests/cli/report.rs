@@ -1,6 +1,8 @@
 //! What `compile` reports: figures of layers and outputs, culprits, and the page.
 
 use crate::support::{compile, compile_small, data, fails, json, qcc, small, text};
+use qcc::data::write_npy;
+use qcc_ir::Tensor;
 use serde_json::Value;
 
 fn layers(c: &Value) -> &Vec<Value> {
@@ -48,6 +50,27 @@ fn layers_and_outputs_have_figures() {
         assert!(gpu["workspace_bytes"][b].is_u64());
     }
     assert!(c["targets"]["cpu"]["arena"].is_null() && gpu["arena"].is_string());
+}
+
+#[test]
+fn a_layer_computes_no_other_layer() {
+    let dir = tempfile::tempdir().unwrap();
+    let calib = data("calib_tokens.npy");
+    let flags = [
+        "--target", "sm_90", "--int8", "--act", "static", "--calib", &calib,
+    ];
+    let c = compile(dir.path(), "a.qplan", &flags);
+    let layer = |name: &str| {
+        layers(&c)
+            .iter()
+            .find(|l| l["name"].as_str().unwrap().starts_with(name))
+            .unwrap()
+    };
+    let (up, down) = (layer("/h.0/c_fc/MatMul"), layer("/h.0/c_proj/MatMul"));
+    let has = |l: &Value, n: &str| l["fused"].as_array().unwrap().contains(&n.into());
+    assert!(has(up, "/h.0/c_fc/MatMul") && has(up, "/h.0/Tanh") && !has(up, "/h.0/c_proj/MatMul"));
+    assert!(has(down, "/h.0/c_proj/MatMul") && !has(down, "/h.0/c_fc/MatMul"));
+    assert_ne!(up["kernel"], down["kernel"]);
 }
 
 #[test]
@@ -141,18 +164,6 @@ fn the_summary_names_the_worst() {
     ] {
         assert!(said.contains(part), "{part}\n{said}");
     }
-    let run = qcc(
-        dir.path(),
-        &[
-            "run",
-            "llama.qplan",
-            "--device",
-            "cpu",
-            "--input",
-            "input_ids=x.npy",
-        ],
-    );
-    assert_eq!(run.status.code(), Some(3));
 }
 
 #[test]
@@ -189,4 +200,31 @@ fn pages_are_written_beside_plans_or_alone() {
     assert_eq!(named["page"], "x.html");
     let both = ["compile", &model, "--target", "cpu", "--emit", "qir,report"];
     fails(dir.path(), &both, 2);
+}
+
+#[test]
+fn a_run_names_its_device_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, _) = small();
+    let write = |name: &str, v: &[i64]| {
+        let t = Tensor::i64(&[1, v.len() as u64], v).unwrap();
+        write_npy(&dir.path().join(name), &t).unwrap();
+    };
+    write("ids.npy", &[1, 2, 3]);
+    write("mask.npy", &[1, 1, 1]);
+    let inputs = [
+        "--input",
+        "input_ids=ids.npy",
+        "--input",
+        "attention_mask=mask.npy",
+    ];
+    let args = [&["run", model.as_str(), "--device", "cpu"][..], &inputs].concat();
+    let out = qcc(dir.path(), &args);
+    let (said, progress) = (text(&out.stdout), text(&out.stderr));
+    assert!(out.status.success(), "{progress}");
+    assert!(
+        said.starts_with("logits: f32[1, 3, 512]") && !said.contains("device"),
+        "{said}"
+    );
+    assert_eq!(progress.matches("device: cpu").count(), 1, "{progress}");
 }

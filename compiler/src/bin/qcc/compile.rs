@@ -131,8 +131,9 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
     let written = files.plan.as_ref().map(|p| compiled.write(p)).transpose()?;
     let bytes = written.map(|w| w.bytes);
     if let Some(p) = &files.page {
+        let name = a.model.file_name().unwrap_or(a.model.as_os_str());
         let heading = Heading {
-            model: &a.model.display().to_string(),
+            model: &name.to_string_lossy(),
             plan_bytes: bytes,
         };
         let text = page(heading, &compiled.report, &compiled.ledger);

@@ -27,7 +27,7 @@ fn site(decisions: &[Decision]) -> String {
     let chosen: Vec<String> = decisions.iter().map(|d| escape(&d.chosen)).collect();
     let mut t = format!(
         "<details><summary>{} <span>{}</span></summary>\n",
-        name(&first.site),
+        name(&describe::site(first)),
         chosen.join(" · ")
     );
     for d in decisions {
