@@ -15,11 +15,12 @@ use super::part::weight_dims;
 use super::rtn;
 use super::scheme::{Granularity, QuantSpec};
 use super::stream::{Group, Stream, groups};
+use super::table;
 use crate::pass::{Pass, PassContext};
 use crate::weights::{Quantizer, format_error, inline, read_f32};
 use qcc_ir::DType;
 use qcc_ir::diag::{Class, Diagnostic, Result};
-use qcc_ir::format::{QuantParams, decode_slice, dequantize_nd, encode_slice, minmax_nd};
+use qcc_ir::format::{decode_slice, encode_slice, minmax_nd};
 use qcc_ir::graph::{Func, Module, OpKind, Weight};
 use qcc_ir::ledger::{Candidate, Decision, Topic};
 
@@ -140,6 +141,13 @@ fn fit(
         .map(|q| q.weights)
         .ok_or_else(|| internal(&l.site.name))?;
     let f = &module.funcs[0];
+    if methods.table {
+        let diagonal = gram.map(|g| table::diagonal(g, w));
+        return Ok((
+            table::fit(w, &spec, diagonal.as_deref(), ctx.threads)?,
+            None,
+        ));
+    }
     let block = spec
         .quant_type(f.ty(l.site.weight_value).rank(), false)
         .block;
@@ -237,7 +245,6 @@ fn byte_len(d: DType, n: usize) -> usize {
 fn real(source: &Weight, coded: &Coded) -> Result<Weight> {
     let fail = |e| format_error(e, &source.name);
     let q = &coded.quantizer;
-    let dims: Vec<usize> = source.dims.iter().map(|d| *d as usize).collect();
     let computed;
     let codes = match &coded.codes {
         Some(c) => c,
@@ -246,11 +253,7 @@ fn real(source: &Weight, coded: &Coded) -> Result<Weight> {
             &computed
         }
     };
-    let params = QuantParams {
-        scales: &q.scales,
-        zeros: q.zeros.as_deref(),
-    };
-    let v = dequantize_nd(codes, &dims, &q.block, q.format, params).map_err(fail)?;
+    let v = q.real(codes, &source.dims).map_err(fail)?;
     let mut bytes = vec![0; byte_len(source.dtype, v.len())];
     encode_slice(source.dtype, &v, &mut bytes).map_err(fail)?;
     let name = format!("{}.real", source.name);

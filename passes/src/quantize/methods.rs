@@ -74,13 +74,22 @@ pub(crate) struct Methods {
     pub(crate) mse: bool,
     pub(crate) awq: bool,
     pub(crate) gptq: bool,
+    /// Tables of values ([`table`](super::table)).
+    pub(crate) table: bool,
+    /// Whether errors of a table are weighted by the inputs.
+    pub(crate) weighted: bool,
 }
 
 impl Methods {
     /// Those for weights of this form.
     pub(crate) fn of(chosen: Option<&[Algo]>, spec: &QuantSpec, data: bool) -> Self {
-        if !spec.storage.is_int() {
-            return Methods::default();
+        if !spec.are_integers() {
+            let table = spec.is_table();
+            return Methods {
+                table,
+                weighted: table && data,
+                ..Methods::default()
+            };
         }
         let has = |a| chosen.is_some_and(|c| c.contains(&a));
         match (chosen, spec.bits <= 4) {
@@ -88,11 +97,13 @@ impl Methods {
                 mse: has(Algo::Mse),
                 awq: has(Algo::Awq),
                 gptq: has(Algo::Gptq),
+                ..Methods::default()
             },
             (None, true) => Methods {
                 mse: !data,
                 awq: data,
                 gptq: data,
+                ..Methods::default()
             },
             (None, false) => Methods::default(),
         }
@@ -100,12 +111,12 @@ impl Methods {
 
     /// Whether they need calibration data.
     pub(crate) fn need_data(self) -> bool {
-        self.awq || self.gptq
+        self.awq || self.gptq || self.weighted
     }
 
     /// Whether they give something that rounding to nearest does not.
     pub(crate) fn any(self) -> bool {
-        self.mse || self.need_data()
+        self.mse || self.table || self.need_data()
     }
 }
 

@@ -33,6 +33,7 @@ mod rtn;
 mod scheme;
 mod sites;
 mod stream;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -51,10 +52,10 @@ pub use stream::Samples;
 
 use crate::pass::{Pass, PassContext};
 use crate::rewrite::{Replacement, Rewriter, Rule, rewrite};
-use crate::weights::{inline_f32, inline_ints};
+use crate::weights::{inline_as, inline_f32, inline_ints};
 use qcc_ir::DType;
 use qcc_ir::diag::Result;
-use qcc_ir::graph::{Func, Module, Op, OpId, OpKind, TensorType, ValueId};
+use qcc_ir::graph::{Func, Module, Op, OpId, OpKind, ScaleType, TensorType, ValueId, WeightId};
 use std::collections::HashMap;
 
 /// The pass.
@@ -93,6 +94,8 @@ pub(crate) struct Layers {
     acts: HashMap<(ValueId, TensorType, Option<u32>), ValueId>,
     /// Quantized weights by source value and type.
     weights: HashMap<(ValueId, TensorType), ValueId>,
+    /// Global scales by their bits.
+    globals: HashMap<u32, WeightId>,
 }
 
 impl Rule for Layers {
@@ -170,9 +173,10 @@ impl Layers {
         let source = rw.plain_weight(w)?;
         let coded = match self.codes.get(&source.name, &q.weights) {
             Some(c) => c.clone(),
+            None if q.weights.is_table() => table::fit(source, &q.weights, None, 1)?,
             None => Coded {
                 spec: q.weights,
-                quantizer: rtn::quantizer(source, &q.weights, quant.block)?,
+                quantizer: rtn::below(source, &q.weights, quant.block.clone(), q.global)?,
                 codes: None,
             },
         };
@@ -183,7 +187,9 @@ impl Layers {
         // INVARIANT: the extents of a weight are known, so those of its scales are.
         let dims = shape.unwrap_or_default();
         let name = source.name.clone();
-        let scale = inline_f32(format!("{name}.scale"), dims.clone(), &quantizer.scales);
+        let (suffix, stored) = (suffix(&quant.scale), quant.scale.stored());
+        let scale_name = format!("{name}.{suffix}");
+        let scale = inline_as(scale_name, stored, dims.clone(), &quantizer.scales)?;
         let zero = match (&quantizer.zeros, quant.zero) {
             (Some(z), Some(storage)) => {
                 Some(inline_ints(format!("{name}.zero"), storage, dims, z)?)
@@ -191,8 +197,20 @@ impl Layers {
             _ => None,
         };
         let codes = coded.weight(source)?;
-        let v = rw.quantized(w, codes, (scale, zero), ty)?;
+        let global = quantizer.global.map(|g| {
+            let add = || rw.add_weight(inline_f32(format!("{name}.global"), Vec::new(), &[g]));
+            *self.globals.entry(g.to_bits()).or_insert_with(add)
+        });
+        let v = rw.quantized(w, codes, (scale, zero, global), ty)?;
         self.weights.insert(key, v);
         Ok(v)
+    }
+}
+
+/// What the scales of a weight are called.
+fn suffix(scale: &ScaleType) -> &'static str {
+    match scale {
+        ScaleType::Table(_) => "table",
+        _ => "scale",
     }
 }

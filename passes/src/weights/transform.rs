@@ -4,10 +4,11 @@ use super::{format_error, read_f32};
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::eval::weight_tensor;
 use qcc_ir::format::{
-    BlockShape, DType, FormatError, IntRange, QuantFormat, QuantParams, decode_slice, encode_slice,
-    quantize_nd,
+    BlockShape, DType, FormatError, IntRange, QuantFormat, QuantParams, decode_slice,
+    dequantize_nd, dequantize_table_nd, encode_slice, quantize_nd,
 };
-use qcc_ir::graph::Weight;
+use qcc_ir::graph::{ScaleType, Weight};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Codes of a weight under scales (and zero points) that are known.
@@ -19,10 +20,14 @@ pub(crate) struct Quantizer {
     pub(crate) levels: Option<IntRange>,
     /// Elements that share a scale.
     pub(crate) block: BlockShape,
-    /// One scale per block.
+    /// How scales are stored.
+    pub(crate) scale: ScaleType,
+    /// One scale per block, or its table, as stored.
     pub(crate) scales: Arc<[f32]>,
     /// One zero point per block of an asymmetric scheme.
     pub(crate) zeros: Option<Arc<[i32]>>,
+    /// The scale above those of the blocks.
+    pub(crate) global: Option<f32>,
 }
 
 impl Quantizer {
@@ -35,8 +40,9 @@ impl Quantizer {
         v: &[f32],
         dims: &[u64],
     ) -> std::result::Result<Vec<u8>, FormatError> {
+        let factors = self.factors();
         let params = QuantParams {
-            scales: &self.scales,
+            scales: &factors,
             zeros: self.zeros.as_deref(),
         };
         let dims: Vec<usize> = dims.iter().map(|d| *d as usize).collect();
@@ -50,6 +56,35 @@ impl Quantizer {
             encode_slice(dtype, &numbers, &mut codes)?;
         }
         Ok(codes)
+    }
+
+    /// The real values of stored codes of a tensor.
+    ///
+    /// # Errors
+    /// When codes, scales or zero points do not fit it.
+    pub(crate) fn real(
+        &self,
+        codes: &[u8],
+        dims: &[u64],
+    ) -> std::result::Result<Vec<f32>, FormatError> {
+        let factors = self.factors();
+        let dims: Vec<usize> = dims.iter().map(|d| *d as usize).collect();
+        if let ScaleType::Table(_) = self.scale {
+            return dequantize_table_nd(codes, &dims, &self.block, self.format.dtype(), &factors);
+        }
+        let params = QuantParams {
+            scales: &factors,
+            zeros: self.zeros.as_deref(),
+        };
+        dequantize_nd(codes, &dims, &self.block, self.format, params)
+    }
+
+    /// What the numbers of codes are multiplied by, for each block.
+    fn factors(&self) -> Cow<'_, [f32]> {
+        match self.global {
+            None => Cow::Borrowed(&*self.scales),
+            Some(g) => Cow::Owned(self.scales.iter().map(|s| s * g).collect()),
+        }
     }
 }
 
@@ -281,8 +316,10 @@ mod tests {
                 format: QuantFormat::full(DType::I8).unwrap(),
                 levels: None,
                 block: BlockShape::axis(2, 0),
+                scale: ScaleType::Plain(DType::F32),
                 scales: vec![2.0, 4.0].into(),
                 zeros: None,
+                global: None,
             }),
         )
         .unwrap();
