@@ -7,7 +7,7 @@ use crate::kernels::gemm::vendor;
 use crate::kernels::{Candidate, Served, build, unsupported};
 use crate::target::Target;
 use qcc_ir::diag::{Diagnostic, Result};
-use qcc_ir::graph::{Def, Func, Loc, Module, Op, OpId, OpKind, ScaleType, Value, ValueId};
+use qcc_ir::graph::{Def, Func, Loc, Module, Op, OpId, OpKind, Value, ValueId};
 use qcc_ir::kernel::Kernel;
 use qcc_ir::plan::{Action, Arg, Choice, Guard, Step};
 use qcc_ir::{DType, DimExpr};
@@ -208,21 +208,19 @@ fn bytes(f: &Func, v: ValueId, part: Part) -> DimExpr {
     let (shape, d) = match part {
         Part::Codes => (t.shape.clone(), t.elem.storage()),
         Part::Scale => {
-            let d = match t.elem.quant().map(|q| &q.scale) {
-                Some(ScaleType::Plain(d)) | Some(ScaleType::TwoLevel(d, _)) => *d,
-                None => DType::F32,
-            };
-            (t.scale_shape().unwrap_or_default(), d)
+            let d = t.elem.quant().map(|q| q.scale.stored());
+            (t.scale_shape().unwrap_or_default(), d.unwrap_or(DType::F32))
         }
         Part::Zero => (
             t.scale_shape().unwrap_or_default(),
             t.elem.quant().and_then(|q| q.zero).unwrap_or(DType::F32),
         ),
+        Part::Global => (Vec::new(), DType::F32),
     };
     let n = DimExpr::product(&shape);
-    match d.bits() {
-        4 => (n + DimExpr::from(1)).floor_div(&DimExpr::from(2)),
-        b => n * DimExpr::from(i64::from(b / 8)),
+    match d.per_byte() as i64 {
+        1 => n * DimExpr::from(i64::from(d.bits() / 8)),
+        per => (n + DimExpr::from(per - 1)).floor_div(&DimExpr::from(per)),
     }
 }
 

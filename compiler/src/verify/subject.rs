@@ -10,7 +10,7 @@ use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::eval::eval_op;
 use qcc_ir::expr::{BinaryFn, Node, UnaryFn};
 use qcc_ir::format::{Block, decode_slice_i64};
-use qcc_ir::graph::{Func, Module, OpKind, QuantType, ScaleType, TensorType, ValueId};
+use qcc_ir::graph::{Func, Module, OpKind, QuantType, TensorType, ValueId};
 use qcc_ir::{Bundle, DType, Tensor};
 use std::collections::BTreeMap;
 
@@ -224,9 +224,7 @@ impl<'m> Subject<'m> {
         made.given.insert(name, codes.bytes().to_vec());
         let mut bundle = Bundle::from(codes);
         if let Some(q) = ty.elem.quant().cloned() {
-            let d = match q.scale {
-                ScaleType::Plain(d) | ScaleType::TwoLevel(d, _) => d,
-            };
+            let d = q.scale.stored();
             bundle.scale = Some(self.param(made, r, Part::Scale, d, fill)?);
             if let Some(z) = q.zero {
                 bundle.zero = Some(self.param(made, r, Part::Zero, z, fill)?);

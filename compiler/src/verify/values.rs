@@ -101,7 +101,7 @@ fn range(elem: &Elem) -> (i64, i64) {
     let bits = dtype.bits();
     let signed = matches!(
         dtype,
-        DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::I4
+        DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::I4 | DType::I2
     );
     match (elem.quant(), dtype) {
         (_, DType::Bool) => (0, 1),

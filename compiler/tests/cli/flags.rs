@@ -16,6 +16,29 @@ fn emitted(dir: &Path, flags: &[&str]) -> String {
     text(&out.stdout)
 }
 
+/// What a GPU has no kernel for becomes weights only, or stays float.
+#[test]
+fn schemes_fall_back_where_a_gpu_has_no_kernel() {
+    let dir = tempfile::tempdir().unwrap();
+    for (scheme, on_cpu, on_gpu) in [
+        ("w4a4", "w4a4-dynamic", "w4a4-weights"),
+        (
+            "w8a8-fp8-block128",
+            "w8a8-fp8-block128-dynamic",
+            "w8a8-fp8-block128-weights",
+        ),
+        ("nvfp4", "nvfp4", "nvfp4"),
+        ("nf4", "nf4", "float"),
+    ] {
+        for (target, chosen) in [("cpu", on_cpu), ("sm_90", on_gpu)] {
+            let flags = ["--target", target, "--scheme", scheme];
+            let found = schemes(&compile_small(dir.path(), "m.qplan", &flags));
+            let layers = found.iter().filter(|(s, _)| s.as_str() == chosen);
+            assert!(layers.map(|(_, n)| *n).sum::<usize>() >= 14, "{scheme} {target}: {found:?}");
+        }
+    }
+}
+
 #[test]
 fn schemes_are_chosen() {
     let dir = tempfile::tempdir().unwrap();
@@ -67,6 +90,12 @@ fn schemes_are_chosen() {
     counts(
         &["--scheme", "w4a8", "--asym"],
         &[("float", 1), ("w4a8-asym-dynamic", 14)],
+    );
+    counts(&["--nvfp4"], &[("float", 1), ("nvfp4", 14)]);
+    counts(&["--mxfp4"], &[("float", 1), ("mxfp4", 14)]);
+    counts(
+        &["--scheme", "lut3", "--calib", &calib],
+        &[("float", 1), ("lut3", 14)],
     );
     counts(&["--int8", "--head", "int8"], &[("int8-dynamic", 15)]);
     counts(

@@ -186,14 +186,14 @@ fn outliers(s: &ValueStats) -> u64 {
 
 fn weight_error(ctx: &PassContext<'_>, w: &Weight, q: &Quantized) -> Result<WeightError> {
     let fail = |e| format_error(e, &w.name);
-    let coded = ctx.codes.of(w, &q.weights)?;
+    let coded = ctx.codes.of(w, q)?;
     let values = read_f32(w)?;
     let clipped = coded.quantizer.clipped(&values, &w.dims).map_err(fail)?;
     let codes = match &coded.codes {
         Some(c) => c.bytes()?.into_owned(),
         None => coded.quantizer.codes(&values, &w.dims).map_err(fail)?,
     };
-    let stored = coded.quantizer.values(&codes, &w.dims).map_err(fail)?;
+    let stored = coded.quantizer.real(&codes, &w.dims).map_err(fail)?;
     let (mut signal, mut noise) = (0.0, 0.0);
     for (w, s) in values.iter().zip(&stored) {
         let (w, s) = (f64::from(*w), f64::from(*s));
@@ -340,15 +340,16 @@ mod tests {
         let spec = q.resolved(false).0;
         let options = Options::default();
         let ctx = PassContext::new(&options);
-        let mut coded = ctx.codes.of(&w, &spec).unwrap();
+        let q = Quantized {
+            weights: spec,
+            acts: None,
+            global: None,
+        };
+        let mut coded = ctx.codes.of(&w, &q).unwrap();
         assert_eq!(coded.quantizer.clipped(&[3.0, -3.0], &[1, 2]).unwrap(), 0);
         coded.quantizer.scales = vec![1.0 / 127.0].into();
         let clipped = coded.quantizer.clipped(&[1.0, -1.0, 3.0, 0.5], &[1, 4]);
         assert_eq!(clipped.unwrap(), 1);
-        let q = Quantized {
-            weights: spec,
-            acts: None,
-        };
         let e = weight_error(&ctx, &w, &q).unwrap();
         assert!(e.clipped == 0.0 && e.relative_mse > 0.0 && e.relative_mse < 1e-4);
     }

@@ -18,13 +18,15 @@ use crate::options::{ActMode, Options};
 use crate::pass::PassContext;
 use crate::ranges::CalibMethod;
 use crate::statistics::Statistics;
+use crate::weights::read_f32;
 use qcc_ir::DType;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::exec::{Bindings, CostModel};
-use qcc_ir::format::{FormatError, scale_symmetric};
-use qcc_ir::graph::{Def, Module, TensorType, ValueId};
+use qcc_ir::format::{FormatError, scale_global, scale_symmetric};
+use qcc_ir::graph::{Def, Module, OpKind, TensorType, ValueId};
 use qcc_ir::ledger::{Candidate, Decision, Topic};
 use regex::Regex;
+use std::collections::BTreeMap;
 
 /// How activations in front of a layer are quantized.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,6 +41,8 @@ pub(crate) struct Acts {
 pub(crate) struct Quantized {
     pub(crate) weights: QuantSpec,
     pub(crate) acts: Option<Acts>,
+    /// The scale above those of the weight's blocks, where there are two levels.
+    pub(crate) global: Option<f32>,
 }
 
 /// A layer and what was decided about it.
@@ -96,13 +100,42 @@ impl Assigned {
 pub(crate) fn assign(m: &Module, ctx: &PassContext<'_>) -> Result<Vec<Assigned>> {
     let sites = sites(m);
     let selector = Selector::new(ctx.options, &sites)?;
-    sites
-        .into_iter()
-        .map(|site| {
-            let (scheme, why) = selector.scheme(&site);
-            decide(m, ctx, site, scheme, why)
-        })
-        .collect()
+    let decided = sites.into_iter().map(|site| {
+        let (scheme, why) = selector.scheme(&site);
+        decide(m, ctx, site, scheme, why)
+    });
+    let mut all: Vec<Assigned> = decided.collect::<Result<_>>()?;
+    share_global_scales(m, &mut all)?;
+    Ok(all)
+}
+
+/// Layers that read the same value may run as one, so they get one scale above those of their
+/// blocks: that of the largest magnitude in any of them.
+fn share_global_scales(m: &Module, layers: &mut [Assigned]) -> Result<()> {
+    let mut largest: BTreeMap<ValueId, f32> = BTreeMap::new();
+    let two_levels = |q: &Quantized| q.weights.scale.global().is_some();
+    for l in layers
+        .iter()
+        .filter(|l| l.choice.as_ref().is_some_and(two_levels))
+    {
+        let all = read_f32(super::fit::source(m, l)?)?;
+        // A NaN is found with its block.
+        let absmax = all.iter().fold(0.0f32, |a, v| a.max(v.abs()));
+        let entry = largest.entry(l.site.input).or_insert(0.0);
+        *entry = entry.max(absmax);
+    }
+    for l in layers.iter_mut() {
+        let place = format!("weight {}", l.site.weight);
+        let (Some(q), Some(absmax)) = (&mut l.choice, largest.get(&l.site.input)) else {
+            continue;
+        };
+        if two_levels(&*q) {
+            let scale = q.weights.format().and_then(|f| scale_global(*absmax, f));
+            let fail = |e: FormatError| Diagnostic::error(520, Class::Input, e.to_string());
+            q.global = Some(scale.map_err(|e| fail(e).at(place))?);
+        }
+    }
+    Ok(())
 }
 
 /// What is asked for at a layer, before it is known whether that can be had.
@@ -270,6 +303,7 @@ fn candidates(
             false => Ok(Quantized {
                 weights,
                 acts: None,
+                global: None,
             }),
         };
         return Ok(vec![(name, only)]);
@@ -278,7 +312,13 @@ fn candidates(
     let base = ["-static", "-dynamic", "-weights"]
         .iter()
         .fold(scheme.name.as_str(), |n, s| n.strip_suffix(s).unwrap_or(n));
-    let with = |acts| Ok(Quantized { weights, acts });
+    let with = |acts| {
+        Ok(Quantized {
+            weights,
+            acts,
+            global: None,
+        })
+    };
     let fixed = |scale| Acts {
         spec: spec(Granularity::Tensor),
         scale: Some(scale),
@@ -323,7 +363,11 @@ fn candidates(
             fixed(scale(m, data, ctx.options.calib, site, storage)?),
         ),
         false => {
-            let spec = spec(Granularity::Token);
+            let spec = spec(
+                scheme
+                    .act_group
+                    .map_or(Granularity::Token, Granularity::Group),
+            );
             ("dynamic", Acts { spec, scale: None })
         }
     };
@@ -402,7 +446,7 @@ fn priced(
     c
 }
 
-/// Whether the target has a kernel for the layer in this form.
+/// Whether the target has kernels for the layer in this form and for quantizing its input.
 fn affordable(
     cost: &dyn CostModel,
     m: &Module,
@@ -440,7 +484,10 @@ fn micros(
         types[1] = quantized(&types[1], &q.weights, false);
     }
     if let Some(a) = q.and_then(|q| q.acts.as_ref()) {
-        types[0] = quantized(&types[0], &a.spec, a.scale.is_none());
+        let to = quantized(&types[0], &a.spec, a.scale.is_none());
+        // Also what quantizes the input must have a kernel; fused into its maker it costs nothing.
+        cost.op_micros(&OpKind::Quantize, &[&types[0]], &[&to], dims)?;
+        types[0] = to;
     }
     let results: Vec<TensorType> = op.results.iter().map(stored).collect();
     let results: Vec<&TensorType> = results.iter().collect();

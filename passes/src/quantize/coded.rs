@@ -1,8 +1,9 @@
 //! What weight methods decided: scales, zero points and, where they do not follow from those,
 //! codes.
 
-use super::rtn;
+use super::assign::Quantized;
 use super::scheme::QuantSpec;
+use super::{rtn, table};
 use crate::spill::Spilling;
 use crate::weights::{Quantizer, Transform, derive};
 use qcc_ir::diag::Result;
@@ -61,14 +62,18 @@ impl CodedWeights {
     ///
     /// # Errors
     /// When the weight cannot be read or holds NaN or infinity.
-    pub(crate) fn of(&self, source: &Weight, spec: &QuantSpec) -> Result<Coded> {
-        if let Some(c) = self.get(&source.name, spec) {
+    pub(crate) fn of(&self, source: &Weight, q: &Quantized) -> Result<Coded> {
+        let spec = q.weights;
+        if let Some(c) = self.get(&source.name, &spec) {
             return Ok(c.clone());
+        }
+        if spec.is_table() {
+            return table::fit(source, &spec, None, 1);
         }
         let block = spec.quant_type(source.dims.len(), false).block;
         Ok(Coded {
-            spec: *spec,
-            quantizer: rtn::quantizer(source, spec, block)?,
+            spec,
+            quantizer: rtn::below(source, &spec, block, q.global)?,
             codes: None,
         })
     }

@@ -12,11 +12,12 @@ use super::range_search::WIDEST;
 use super::refine::refine;
 use super::rtn;
 use super::scheme::{Granularity, QuantSpec};
+use super::table;
 use crate::GptqOptions;
 use crate::weights::{Quantizer, format_error, held, inline, read_f32};
 use qcc_ir::DType;
 use qcc_ir::diag::Result;
-use qcc_ir::format::{QuantParams, dequantize_nd, encode_slice, minmax_nd};
+use qcc_ir::format::{encode_slice, minmax_nd};
 use qcc_ir::graph::Weight;
 
 /// How a weight is fitted.
@@ -43,6 +44,10 @@ impl Fit<'_> {
         gram: Option<&[f64]>,
     ) -> Result<(Coded, bool)> {
         let methods = self.methods;
+        if methods.table {
+            let diagonal = gram.map(|g| table::diagonal(g, w));
+            return Ok((table::fit(w, &spec, diagonal.as_deref(), self.threads)?, false));
+        }
         let block = spec.quant_type(w.dims.len(), false).block;
         let (Some((n, k)), true) = (matrix(&w.dims), methods.any()) else {
             let quantizer = rtn::quantizer(w, &spec, block)?;
@@ -160,7 +165,6 @@ pub(crate) fn rounded(w: &Weight, spec: &QuantSpec) -> Result<Vec<f32>> {
 pub(super) fn real(source: &Weight, coded: &Coded) -> Result<Weight> {
     let fail = |e| format_error(e, &source.name);
     let q = &coded.quantizer;
-    let dims: Vec<usize> = source.dims.iter().map(|d| *d as usize).collect();
     let (stored, computed);
     let codes: &[u8] = match &coded.codes {
         Some(c) => {
@@ -172,11 +176,7 @@ pub(super) fn real(source: &Weight, coded: &Coded) -> Result<Weight> {
             &computed
         }
     };
-    let params = QuantParams {
-        scales: &q.scales,
-        zeros: q.zeros.as_deref(),
-    };
-    let v = dequantize_nd(codes, &dims, &q.block, q.format, params).map_err(fail)?;
+    let v = q.real(codes, &source.dims).map_err(fail)?;
     let mut bytes = vec![0; byte_len(source.dtype, v.len())];
     encode_slice(source.dtype, &v, &mut bytes).map_err(fail)?;
     let name = format!("{}.real", source.name);

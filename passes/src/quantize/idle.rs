@@ -45,7 +45,7 @@ pub(super) fn without_effect(
     }
     let ints = schemes
         .iter()
-        .any(|s| s.weights.is_some_and(|w| w.storage.is_int()));
+        .any(|s| s.weights.is_some_and(|w| w.are_integers()));
     if options.algo.is_some() && !ints {
         out.push(idle("--algo", "no weights become integers"));
     }

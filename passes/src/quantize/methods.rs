@@ -90,13 +90,22 @@ pub(crate) struct Methods {
     pub(crate) awq: bool,
     pub(crate) gptq: bool,
     pub(crate) refine: bool,
+    /// Tables of values ([`table`](super::table)).
+    pub(crate) table: bool,
+    /// Whether errors of a table are weighted by the inputs.
+    pub(crate) weighted: bool,
 }
 
 impl Methods {
     /// Those for weights of this form.
     pub(crate) fn of(chosen: Option<&[Algo]>, spec: &QuantSpec, data: bool) -> Self {
-        if !spec.storage.is_int() {
-            return Methods::default();
+        if !spec.are_integers() {
+            let table = spec.is_table();
+            return Methods {
+                table,
+                weighted: table && data,
+                ..Methods::default()
+            };
         }
         let has = |a| chosen.is_some_and(|c| c.contains(&a));
         match (chosen, spec.bits <= 4) {
@@ -106,6 +115,7 @@ impl Methods {
                 awq: has(Algo::Awq),
                 gptq: has(Algo::Gptq),
                 refine: has(Algo::Gptq) && (has(Algo::Awq) || has(Algo::Refine)),
+                ..Methods::default()
             },
             (None, true) => Methods {
                 mse: !data,
@@ -120,12 +130,12 @@ impl Methods {
 
     /// Whether they need calibration data.
     pub(crate) fn need_data(self) -> bool {
-        self.awq || self.gptq
+        self.awq || self.gptq || self.weighted
     }
 
     /// Whether they give something that rounding to nearest does not.
     pub(crate) fn any(self) -> bool {
-        self.mse || self.hqq || self.need_data()
+        self.mse || self.hqq || self.table || self.need_data()
     }
 }
 

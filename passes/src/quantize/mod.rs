@@ -40,6 +40,7 @@ mod rtn;
 mod scheme;
 mod sites;
 mod stream;
+mod table;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -61,10 +62,10 @@ pub(crate) use trial::{Trial, block_outputs, first_least, spread, squared_error}
 
 use crate::pass::{Pass, PassContext};
 use crate::rewrite::{Replacement, Rewriter, Rule, rewrite};
-use crate::weights::{inline_f32, inline_ints};
+use crate::weights::{inline_as, inline_f32, inline_ints};
 use qcc_ir::DType;
 use qcc_ir::diag::Result;
-use qcc_ir::graph::{Func, Module, Op, OpId, OpKind, TensorType, ValueId};
+use qcc_ir::graph::{Func, Module, Op, OpId, OpKind, ScaleType, TensorType, ValueId, WeightId};
 use std::collections::HashMap;
 
 /// The pass.
@@ -112,6 +113,8 @@ pub(crate) struct Layers {
     acts: HashMap<(ValueId, TensorType, Option<u32>), ValueId>,
     /// Quantized weights by source value and type.
     weights: HashMap<(ValueId, TensorType), ValueId>,
+    /// Global scales by their bits.
+    globals: HashMap<u32, WeightId>,
 }
 
 impl Rule for Layers {
@@ -187,7 +190,7 @@ impl Layers {
             return Ok(*v);
         }
         let source = rw.plain_weight(w)?;
-        let coded = self.codes.of(source, &q.weights)?;
+        let coded = self.codes.of(source, q)?;
         let quantizer = &coded.quantizer;
         let shape: Option<Vec<u64>> = ty
             .scale_shape()
@@ -195,7 +198,9 @@ impl Layers {
         // INVARIANT: the extents of a weight are known, so those of its scales are.
         let dims = shape.unwrap_or_default();
         let name = source.name.clone();
-        let scale = inline_f32(format!("{name}.scale"), dims.clone(), &quantizer.scales);
+        let (suffix, stored) = (suffix(&quant.scale), quant.scale.stored());
+        let scale_name = format!("{name}.{suffix}");
+        let scale = inline_as(scale_name, stored, dims.clone(), &quantizer.scales)?;
         let zero = match (&quantizer.zeros, quant.zero) {
             (Some(z), Some(storage)) => {
                 Some(inline_ints(format!("{name}.zero"), storage, dims, z)?)
@@ -203,8 +208,20 @@ impl Layers {
             _ => None,
         };
         let codes = coded.weight(source)?;
-        let v = rw.quantized(w, codes, (scale, zero), ty)?;
+        let global = quantizer.global.map(|g| {
+            let add = || rw.add_weight(inline_f32(format!("{name}.global"), Vec::new(), &[g]));
+            *self.globals.entry(g.to_bits()).or_insert_with(add)
+        });
+        let v = rw.quantized(w, codes, (scale, zero, global), ty)?;
         self.weights.insert(key, v);
         Ok(v)
+    }
+}
+
+/// What the scales of a weight are called.
+fn suffix(scale: &ScaleType) -> &'static str {
+    match scale {
+        ScaleType::Table(_) => "table",
+        _ => "scale",
     }
 }

@@ -6,9 +6,10 @@ use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::eval::weight_tensor;
 use qcc_ir::format::{
     BlockShape, DType, FormatError, IntRange, QuantFormat, QuantParams, clipped_nd, decode_slice,
-    dequantize_nd, encode_slice, quantize_nd,
+    dequantize_nd, dequantize_table_nd, encode_slice, quantize_nd,
 };
-use qcc_ir::graph::Weight;
+use qcc_ir::graph::{ScaleType, Weight};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Codes of a weight under scales (and zero points) that are known.
@@ -20,10 +21,14 @@ pub(crate) struct Quantizer {
     pub(crate) levels: Option<IntRange>,
     /// Elements that share a scale.
     pub(crate) block: BlockShape,
-    /// One scale per block.
+    /// How scales are stored.
+    pub(crate) scale: ScaleType,
+    /// One scale per block, or its table, as stored.
     pub(crate) scales: Arc<[f32]>,
     /// One zero point per block of an asymmetric scheme.
     pub(crate) zeros: Option<Arc<[i32]>>,
+    /// The scale above those of the blocks.
+    pub(crate) global: Option<f32>,
 }
 
 impl Quantizer {
@@ -36,8 +41,13 @@ impl Quantizer {
         v: &[f32],
         dims: &[u64],
     ) -> std::result::Result<Vec<u8>, FormatError> {
+        let factors = self.factors();
+        let params = QuantParams {
+            scales: &factors,
+            zeros: self.zeros.as_deref(),
+        };
         let dims: Vec<usize> = dims.iter().map(|d| *d as usize).collect();
-        let mut codes = quantize_nd(v, &dims, &self.block, self.format, self.params())?;
+        let mut codes = quantize_nd(v, &dims, &self.block, self.format, params)?;
         if let Some(levels) = self.levels {
             let dtype = self.format.dtype();
             let mut numbers = vec![0.0f32; v.len()];
@@ -49,33 +59,49 @@ impl Quantizer {
         Ok(codes)
     }
 
-    /// The values of stored codes.
+    /// The real values of stored codes of a tensor.
     ///
     /// # Errors
-    /// When they do not fit scales or zero points.
-    pub(crate) fn values(
+    /// When codes, scales or zero points do not fit it.
+    pub(crate) fn real(
         &self,
         codes: &[u8],
         dims: &[u64],
     ) -> std::result::Result<Vec<f32>, FormatError> {
+        let factors = self.factors();
         let dims: Vec<usize> = dims.iter().map(|d| *d as usize).collect();
-        dequantize_nd(codes, &dims, &self.block, self.format, self.params())
+        if let ScaleType::Table(_) = self.scale {
+            return dequantize_table_nd(codes, &dims, &self.block, self.format.dtype(), &factors);
+        }
+        let params = QuantParams {
+            scales: &factors,
+            zeros: self.zeros.as_deref(),
+        };
+        dequantize_nd(codes, &dims, &self.block, self.format, params)
     }
 
-    /// How many elements of a tensor saturate.
+    /// How many elements of a tensor saturate; none of a table, which has values of its own.
     ///
     /// # Errors
     /// When scales or zero points do not fit it.
     pub(crate) fn clipped(&self, v: &[f32], dims: &[u64]) -> std::result::Result<u64, FormatError> {
+        if let ScaleType::Table(_) = self.scale {
+            return Ok(0);
+        }
+        let factors = self.factors();
+        let params = QuantParams {
+            scales: &factors,
+            zeros: self.zeros.as_deref(),
+        };
         let dims: Vec<usize> = dims.iter().map(|d| *d as usize).collect();
-        let format = (self.format, self.levels);
-        clipped_nd(v, &dims, &self.block, format, self.params())
+        clipped_nd(v, &dims, &self.block, (self.format, self.levels), params)
     }
 
-    fn params(&self) -> QuantParams<'_> {
-        QuantParams {
-            scales: &self.scales,
-            zeros: self.zeros.as_deref(),
+    /// What the numbers of codes are multiplied by, for each block.
+    fn factors(&self) -> Cow<'_, [f32]> {
+        match self.global {
+            None => Cow::Borrowed(&*self.scales),
+            Some(g) => Cow::Owned(self.scales.iter().map(|s| s * g).collect()),
         }
     }
 }
@@ -368,8 +394,10 @@ mod tests {
                 format: QuantFormat::full(DType::I8).unwrap(),
                 levels: None,
                 block: BlockShape::axis(2, 0),
+                scale: ScaleType::Plain(DType::F32),
                 scales: vec![2.0, 4.0].into(),
                 zeros: None,
+                global: None,
             }),
         )
         .unwrap();

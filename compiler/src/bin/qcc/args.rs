@@ -63,8 +63,14 @@ pub(crate) struct SchemeArgs {
     /// without; activations stay float.
     #[arg(long, group = "scheme_choice", help_heading = "Scheme")]
     int4: bool,
-    /// A scheme by name: float, fp8, int8, int4, w4a16-g32-asym, w4a8, …; fp8, int8 and those
-    /// with a8 also with -static, -dynamic or -weights.
+    /// e2m1 weights in groups of 16, with e4m3 scales under one f32 scale; activations stay float.
+    #[arg(long, group = "scheme_choice", help_heading = "Scheme")]
+    nvfp4: bool,
+    /// e2m1 weights in groups of 32, scaled by powers of two; activations stay float.
+    #[arg(long, group = "scheme_choice", help_heading = "Scheme")]
+    mxfp4: bool,
+    /// A scheme by name: float, fp8, int8, int4, nvfp4, mxfp4, mxfp8, nf4, lut4, w4a16-g32-asym,
+    /// w4a8, w4a4, …; those that quantize activations also with -static, -dynamic or -weights.
     #[arg(
         long,
         value_name = "NAME",
@@ -152,6 +158,8 @@ impl SchemeArgs {
             fp8: false,
             int8: false,
             int4: false,
+            nvfp4: false,
+            mxfp4: false,
             group_size: None,
             sym: false,
             asym: false,
@@ -182,6 +190,8 @@ impl SchemeArgs {
         self.fp8
             || self.int8
             || self.int4
+            || self.nvfp4
+            || self.mxfp4
             || self.sym
             || self.asym
             || self.act_order
@@ -204,13 +214,18 @@ impl SchemeArgs {
 
     /// The options for these targets.
     pub(crate) fn options(&self, targets: Vec<String>) -> Result<Options> {
-        let name = match (self.fp8, self.int8, self.int4, &self.scheme) {
-            (true, ..) => "fp8",
-            (_, true, ..) => "int8",
-            (_, _, true, _) => "int4",
-            (.., Some(s)) => s,
-            _ => "float",
-        };
+        let flags = [
+            (self.fp8, "fp8"),
+            (self.int8, "int8"),
+            (self.int4, "int4"),
+            (self.nvfp4, "nvfp4"),
+            (self.mxfp4, "mxfp4"),
+        ];
+        let flag = flags
+            .iter()
+            .find(|(given, _)| *given)
+            .map(|(_, name)| *name);
+        let name = flag.or(self.scheme.as_deref()).unwrap_or("float");
         let grid = match (self.sym, self.asym) {
             (true, _) => Some(Grid::Half),
             (_, true) => Some(Grid::Asymmetric),
