@@ -15,7 +15,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut options = Options::default();
     options.passes.scheme = Scheme::named("int8")?;
-    options.passes.smooth = Some(0.5);
     let prepared = Compiler::new(options.clone()).prepare(&model)?;
     let ports = interface(&prepared)?.inputs;
     let calibration = Dataset::open(&folder.join("calib_tokens.npy"), &ports)?;

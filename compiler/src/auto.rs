@@ -8,20 +8,23 @@
 //! the data's distribution p*; a language model p is trained to be p*, and with p in its place this
 //! is KL(p ‖ q). On models at hand the growth is 0.8 to 1.05 times the divergence.
 //!
-//! The choice goes by a sum of divergences that were measured layer by layer. The compiled module
+//! The choice goes by a sum of divergences that were measured layer by layer. The fused module
 //! is measured as a whole, on more samples; if it misses the bound, the budget shrinks in
 //! proportion and the choice is made again, a few times. What comes nearest is kept if none meets
 //! it.
 
-use crate::compile::{Applied, BATCH, Batches, Compiler, ERROR_SAMPLES, Given};
+use crate::compile::{BATCH, Compiler, ERROR_SAMPLES};
 use crate::data::Dataset;
 use crate::evaluate::Evaluator;
 use crate::options::Bound;
 use qcc_ir::DType;
 use qcc_ir::Tensor;
 use qcc_ir::diag::{Class, Diagnostic, Result};
+use qcc_ir::exec::Executor;
 use qcc_ir::graph::Module;
+use qcc_ir::ledger::Candidate;
 use qcc_passes::choose::{Budget, Study, Summary, Totals, divergence, logits};
+use qcc_passes::{Manager, PassContext, Scheme, pipeline};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -84,59 +87,68 @@ impl From<Totals> for Predicted {
     }
 }
 
-/// Chooses schemes and compiles.
+/// A choice of schemes that was measured.
+pub(crate) struct Choice {
+    /// Schemes of layers, as overrides of the options.
+    pub(crate) overrides: Vec<(String, Scheme)>,
+    /// By layer, all candidates with their figures, for the ledger.
+    pub(crate) considered: BTreeMap<String, Vec<Candidate>>,
+    pub(crate) report: AutoReport,
+}
+
+/// Chooses schemes for the layers of a calibrated module, in the context of its quantization.
 ///
 /// # Errors
 /// `Q0525` without data; `Q0535` where a bound needs a language model and this is none.
-pub(crate) fn compile(
+pub(crate) fn choose(
     c: &mut Compiler<'_>,
     module: &Module,
-    options: &qcc_passes::Options,
-    given: &Given<'_>,
+    ctx: &PassContext<'_>,
+    data: Option<&Dataset>,
     bound: Bound,
-) -> Result<(Applied, AutoReport)> {
-    let data = given.data.ok_or_else(|| {
+) -> Result<Choice> {
+    let (Some(data), Some(executor)) = (data, ctx.executor) else {
         let message = "a choice of schemes needs calibration data";
-        Diagnostic::error(525, Class::Usage, message).hint("give --calib")
-    })?;
-    let samples = Batches(data);
-    let threads = c.threads();
-    let ctx = given.context(options, threads, Some(&samples));
+        return Err(Diagnostic::error(525, Class::Usage, message).hint("give --calib"));
+    };
     let few = batches(data, ERROR_SAMPLES)?;
-    let mut study = Study::new(module, &ctx, &few, &mut |done, total| {
-        c.step("weigh schemes", done, total)
-    })?;
-    let judge = Judge::new(module, given, data, bound)?;
+    let step = &mut |done, total| c.step("weigh schemes", done, total);
+    let mut study = Study::new(module, ctx, &few, step)?;
+    let judge = Judge::new(module, executor, data, bound)?;
     let mut budget = bound.budget();
-    let mut best: Option<(f64, Applied, AutoReport)> = None;
+    let mut best: Option<(f64, Choice)> = None;
     for round in 1..=ROUNDS {
+        c.step("choose schemes", round - 1, ROUNDS)?;
         let chosen = study.choose(budget)?;
-        let mut own = options.clone();
-        own.overrides.extend(chosen.overrides);
-        let applied = c.apply(module.clone(), &own, given, chosen.considered)?;
-        let seen = judge.measure(&applied.module, given)?;
+        let mut options = ctx.options.clone();
+        options.overrides.extend(chosen.overrides.iter().cloned());
+        let mut own = ctx.with_options(&options);
+        let passes = pipeline::passes(pipeline::QUANTIZE)?;
+        let compiled = Manager::new(passes).run(module.clone(), &mut own)?.module;
+        let seen = judge.measure(&compiled, executor)?;
         let share = seen.share(bound, chosen.summary.chosen.bits);
-        let report = report(chosen.summary, bound, &seen, share <= 1.0, round);
-        let nearer = best.as_ref().is_none_or(|(least, ..)| share < *least);
-        if nearer {
-            best = Some((share, applied, report));
+        if best.as_ref().is_none_or(|(least, _)| share < *least) {
+            let choice = Choice {
+                overrides: chosen.overrides,
+                considered: chosen.considered,
+                report: report(chosen.summary, bound, &seen, share <= 1.0, round),
+            };
+            best = Some((share, choice));
         }
         match (budget, share <= 1.0) {
             (Budget::Divergence(x), false) => budget = Budget::Divergence(x * MARGIN / share),
             _ => break,
         }
     }
-    // INVARIANT: the first round leaves a result.
-    let (_, applied, report) =
-        best.ok_or_else(|| Diagnostic::error(919, Class::Internal, "no choice was compiled"))?;
-    Ok((applied, report))
+    let none = || Diagnostic::error(919, Class::Internal, "no choice was measured");
+    best.map(|(_, choice)| choice).ok_or_else(none)
 }
 
 impl Bound {
     /// What the choice has to keep so that the bound is met.
     fn budget(self) -> Budget {
         match self {
-            Bound::Drop(percent) => Budget::Divergence((1.0 + percent / 100.0).ln()),
+            Bound::Drop(percent) => Budget::Divergence(libm::log(1.0 + percent / 100.0)),
             Bound::Divergence(nats) => Budget::Divergence(nats),
             Bound::Bits(bits) => Budget::Bits(bits),
         }
@@ -175,9 +187,9 @@ struct Seen {
 }
 
 impl Judge {
-    fn new(m: &Module, given: &Given<'_>, data: &Dataset, bound: Bound) -> Result<Judge> {
+    fn new(m: &Module, executor: &dyn Executor, data: &Dataset, bound: Bound) -> Result<Judge> {
         let batches = batches(data, SAMPLES)?;
-        let float = logits(m, &given.executor, &batches)?;
+        let float = logits(m, executor, &batches)?;
         let ids = |inputs: &Vec<Tensor>| {
             inputs
                 .iter()
@@ -199,8 +211,8 @@ impl Judge {
         Ok(judge)
     }
 
-    fn measure(&self, m: &Module, given: &Given<'_>) -> Result<Seen> {
-        let ours = logits(m, &given.executor, &self.batches)?;
+    fn measure(&self, m: &Module, executor: &dyn Executor) -> Result<Seen> {
+        let ours = logits(m, executor, &self.batches)?;
         let kl = divergence(&self.float, &ours)?;
         let Some(at) = self.tokens else {
             return Ok(Seen { kl, drop: None });
@@ -210,8 +222,9 @@ impl Judge {
             e.add(&inputs[at], ours, Some(float))?;
         }
         let q = e.finish()?;
-        let base = q.divergence.map(|d| d.baseline_perplexity);
-        let drop = base.map(|b| (q.perplexity / b - 1.0) * 100.0);
+        let drop = q
+            .baseline_perplexity
+            .map(|b| (q.perplexity / b - 1.0) * 100.0);
         Ok(Seen { kl, drop })
     }
 }

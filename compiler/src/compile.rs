@@ -1,25 +1,29 @@
 //! The front door: a model and options in, a plan out.
 //!
 //! ```text
-//! import → prepare → calibrate (with data) → smooth, quantize, narrow → fuse → sections → plan
+//! import → prepare → rotate → calibrate (with data) → smooth, quantize, narrow → fuse → sections → plan
 //! ```
 
 use crate::auto;
+use crate::calibrator::Calibrator;
 use crate::cost::SharedCost;
 use crate::data::Dataset;
 use crate::onnx::{ImportOptions, Model, import};
 use crate::options::Options;
-use crate::report::{LayerReport, Report, TargetReport};
+use crate::report::{Culprits, LayerReport, Report, TargetReport};
+use crate::scratch::Scratch;
 use crate::sections;
+use crate::sensitivity::Subject;
+use qcc_codegen::lower::LowerOptions;
 use qcc_cpu::{CpuExecutor, CpuOptions, Threads};
 use qcc_ir::Tensor;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::eval::weight_tensor;
 use qcc_ir::graph::Module;
-use qcc_ir::ledger::{Candidate, Ledger};
+use qcc_ir::ledger::{Decision, Ledger, Topic};
 use qcc_ir::plan::{Interface, Plan, Port, WeightEntry};
 use qcc_passes::{
-    Calibrator, LayerError, Manager, Observer, PassContext, Samples, Statistics, layer_errors,
+    LayerFacts, Manager, Observer, PassContext, Samples, Spilling, Statistics, layer_facts,
     pipeline,
 };
 use qcc_runtime::plan_file::{AlignedBytes, Written, plan_in_memory};
@@ -128,11 +132,6 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// Threads to use.
-    pub(crate) fn threads(&self) -> usize {
-        self.options.threads
-    }
-
     /// Refuses options without effect where that was asked for.
     fn accept(&self, warnings: &[Diagnostic]) -> Result<()> {
         let idle = warnings.iter().find(|w| w.class() == Class::Usage);
@@ -171,14 +170,28 @@ impl<'a> Compiler<'a> {
     ///
     /// # Errors
     /// When a sample does not fit the model's inputs, or a value is not finite.
-    pub fn calibrate(&mut self, module: &Module, data: &Dataset) -> Result<Statistics> {
-        let executor = self.executor()?;
-        let mut calibrator = Calibrator::new(module, &executor)?;
-        for first in (0..data.len()).step_by(BATCH) {
-            self.step("calibrate", first, data.len())?;
-            calibrator.feed(&data.batch(first, BATCH.min(data.len() - first))?)?;
+    pub fn calibrate(&mut self, prepared: &Prepared, data: &Dataset) -> Result<Statistics> {
+        let threads = self.options.threads;
+        let mut calibrator = Calibrator::new(prepared);
+        let step = &mut |done, total| self.step("calibrate", done, total);
+        calibrator.feed(data, threads, step)?;
+        Ok(calibrator.finish().statistics)
+    }
+
+    /// What quantization does to each layer, on the first samples if there are any.
+    fn facts(
+        &self,
+        module: &Module,
+        ctx: &PassContext<'_>,
+        executor: &CpuExecutor,
+        data: Option<&Dataset>,
+    ) -> Result<Vec<LayerFacts>> {
+        if !self.options.diagnose {
+            return Ok(Vec::new());
         }
-        Ok(calibrator.finish())
+        let first = data.map(|d| d.batch(0, ERROR_SAMPLES.min(d.len())));
+        let batches: Vec<Vec<Tensor>> = first.transpose()?.into_iter().collect();
+        layer_facts(module, ctx, executor, &batches)
     }
 
     fn executor(&self) -> Result<CpuExecutor> {
@@ -202,104 +215,76 @@ impl<'a> Compiler<'a> {
     ///
     /// # Errors
     /// As [`Compiler::compile`].
-    pub fn complete(mut self, prepared: Prepared, data: Option<&Dataset>) -> Result<Compiled> {
-        let statistics = data
-            .map(|d| self.calibrate(&prepared.module, d))
-            .transpose()?;
-        self.quantize(prepared, statistics, data)
+    pub fn complete(mut self, mut prepared: Prepared, data: Option<&Dataset>) -> Result<Compiled> {
+        let options = self.options.passes.clone();
+        let mut ctx = PassContext::new(&options);
+        let rotated =
+            manager(pipeline::ROTATE, &mut self.observer)?.run(prepared.module, &mut ctx)?;
+        prepared.module = rotated.module;
+        prepared.warnings.append(&mut ctx.warnings);
+        let statistics = data.map(|d| self.calibrate(&prepared, d)).transpose()?;
+        self.finish(prepared, statistics, data, ctx.ledger)
     }
 
-    /// Quantizes and lowers a prepared model. Weight methods that need more than statistics run
-    /// on the samples; on the first of them the error of each layer is measured, and schemes are
-    /// chosen if the options leave that open.
+    /// Quantizes and lowers a prepared model with statistics that were gathered before. Weight
+    /// methods that need more than statistics run on the samples; on the first of them the error
+    /// of each layer is measured.
     ///
     /// # Errors
-    /// As [`Compiler::compile`].
+    /// As [`Compiler::compile`]; `Q0049` for a rotation, which needs statistics of its own.
     pub fn quantize(
-        mut self,
+        self,
         prepared: Prepared,
         statistics: Option<Statistics>,
         data: Option<&Dataset>,
     ) -> Result<Compiled> {
+        if self.options.passes.rotate {
+            let message = "a rotation changes what values hold: statistics of before do not fit";
+            return Err(Diagnostic::error(49, Class::Usage, message)
+                .hint("give the data itself, or leave the rotation out"));
+        }
+        self.finish(prepared, statistics, data, Ledger::new())
+    }
+
+    /// As [`Compiler::quantize`] for a module that is rotated if it is to be.
+    fn finish(
+        mut self,
+        prepared: Prepared,
+        statistics: Option<Statistics>,
+        data: Option<&Dataset>,
+        ledger: Ledger,
+    ) -> Result<Compiled> {
         let targets = self.options.resolve_targets()?;
         let mut options = self.options.passes.clone();
         options.float = self.options.float_storage(&targets);
-        let calibrated = statistics.is_some();
-        let given = Given {
-            statistics,
-            data,
-            executor: self.executor()?,
-            cost: SharedCost::new(&targets),
-        };
-        let (applied, auto) = match self.options.auto {
-            None => {
-                let weighed = BTreeMap::new();
-                (
-                    self.apply(prepared.module, &options, &given, weighed)?,
-                    None,
-                )
-            }
-            Some(bound) => {
-                let (applied, report) =
-                    auto::compile(&mut self, &prepared.module, &options, &given, bound)?;
-                (applied, Some(report))
-            }
-        };
-        let mut warnings = prepared.warnings;
-        warnings.extend(applied.warnings);
-        let layers = LayerReport::of(&applied.ledger, &applied.errors);
-        if calibrated && auto.is_none() && layers.iter().all(|l| l.scheme == "float") {
-            let message = "calibration data has no effect: nothing is quantized";
-            warnings.push(Diagnostic::warning(48, Class::Usage, message));
+        let executor = self.executor()?;
+        let chosen;
+        let mut ctx = PassContext::new(&options);
+        ctx.statistics = statistics;
+        ctx.ledger = ledger;
+        ctx.executor = Some(&executor);
+        ctx.threads = self.options.threads;
+        let batches = data.map(Batches);
+        ctx.samples = batches.as_ref().map(|b| b as &dyn Samples);
+        let spill = self.options.spill.as_ref();
+        let scratch = spill.map(|s| Scratch::new(&s.folder)).transpose()?;
+        ctx.spilling = scratch.as_ref().zip(spill).map(|(to, s)| Spilling {
+            to,
+            above: s.above / 2,
+        });
+        let cost = SharedCost::new(&targets);
+        ctx.cost = Some(&cost);
+        let mut auto = None;
+        if let Some(bound) = self.options.auto {
+            let choice = auto::choose(&mut self, &prepared.module, &ctx, data, bound)?;
+            chosen = qcc_passes::Options {
+                overrides: [options.overrides.clone(), choice.overrides].concat(),
+                ..options.clone()
+            };
+            ctx.options = &chosen;
+            ctx.considered = choice.considered;
+            auto = Some(choice.report);
         }
-        self.accept(&warnings)?;
-        let module = sections::store_constants(applied.module)?;
-        let mut plan = Plan::new(
-            String::new(),
-            prepared.model_hash,
-            env!("CARGO_PKG_VERSION"),
-        );
-        plan.options = self.options.record();
-        plan.add_module("main", &module)?;
-        let mut texts = BTreeMap::from([("text/main".to_string(), module.to_string())]);
-        let mut reports = BTreeMap::new();
-        for (i, target) in targets.iter().enumerate() {
-            self.step("lower", i, targets.len())?;
-            let (section, kernels) = sections::section(&module, target)?;
-            reports.insert(target.name.to_string(), TargetReport::of(&plan, &section));
-            texts.extend(kernels);
-            plan.targets.push(section);
-        }
-        let report = Report {
-            model_hash: plan.model_hash.clone(),
-            source_bytes: prepared.source_bytes,
-            options: plan.options.clone(),
-            layers,
-            targets: reports,
-            auto,
-            warnings,
-        };
-        Ok(Compiled {
-            plan,
-            ledger: applied.ledger,
-            report,
-            texts,
-            module,
-        })
-    }
-
-    /// Runs the passes from the float module to the fused one. `weighed` is what is known of the
-    /// candidates for each layer.
-    pub(crate) fn apply(
-        &mut self,
-        module: Module,
-        options: &qcc_passes::Options,
-        given: &Given<'_>,
-        weighed: BTreeMap<String, Vec<Candidate>>,
-    ) -> Result<Applied> {
-        let batches = given.data.map(Batches);
-        let mut ctx = given.context(options, self.options.threads, batches.as_ref());
-        ctx.considered = weighed;
         self.step("quantize", 0, 2)?;
         let codes_at = pipeline::QUANTIZE
             .iter()
@@ -307,64 +292,99 @@ impl<'a> Compiler<'a> {
             .unwrap_or(0);
         let (before, after) = pipeline::QUANTIZE.split_at(codes_at);
         let smoothed = manager(before, &mut self.observer)?
-            .run(module, &mut ctx)?
+            .run(prepared.module, &mut ctx)?
             .module;
-        let errors = match given.data {
-            None => Vec::new(),
-            Some(d) => {
-                let first = d.batch(0, ERROR_SAMPLES.min(d.len()))?;
-                layer_errors(&smoothed, &ctx, &given.executor, &[first])?
-            }
-        };
+        let facts = self.facts(&smoothed, &ctx, &executor, data)?;
         self.step("quantize", 1, 2)?;
         let module = manager(after, &mut self.observer)?
-            .run(smoothed, &mut ctx)?
+            .run(smoothed.clone(), &mut ctx)?
             .module;
-        Ok(Applied {
-            module,
+        let mut warnings = prepared.warnings;
+        warnings.append(&mut ctx.warnings);
+        let quantized = |d: &Decision| d.topic == Topic::Scheme && d.chosen != "float";
+        let idle = auto.is_none() && !ctx.ledger.decisions().iter().any(quantized);
+        if ctx.statistics.is_some() && idle {
+            let message = "calibration data has no effect: nothing is quantized";
+            warnings.push(Diagnostic::warning(48, Class::Usage, message));
+        }
+        self.accept(&warnings)?;
+        // A choice has noted errors of all candidates, in nats.
+        if auto.is_none() {
+            note_errors(&mut ctx.ledger, &facts);
+        }
+        let subject = Subject {
+            float: &smoothed,
+            compiled: &module,
+            ctx: &ctx,
+            executor: &executor,
+            layers: &facts,
+        };
+        let data = data.filter(|d| self.options.diagnose && !d.is_empty());
+        let mut step = |done, of| self.step("compare", done, of);
+        let measured = data.map(|d| subject.measure(d, &mut step)).transpose()?;
+        let module = sections::store_constants(module)?;
+        let mut plan = Plan::new(
+            String::new(),
+            prepared.model_hash,
+            env!("CARGO_PKG_VERSION"),
+        );
+        plan.options = self.options.record(ctx.statistics.is_some());
+        plan.add_module("main", &module)?;
+        let mut texts = BTreeMap::from([("text/main".to_string(), module.to_string())]);
+        let mut reports = BTreeMap::new();
+        for (i, target) in targets.iter().enumerate() {
+            self.step("lower", i, targets.len())?;
+            let lowering = LowerOptions {
+                vendor_gemm: self.options.vendor_gemm,
+            };
+            let (section, kernels) = sections::section(&module, target, lowering)?;
+            let report = TargetReport::of(&plan, &section, &module, target)?;
+            reports.insert(target.name.to_string(), report);
+            texts.extend(kernels);
+            plan.targets.push(section);
+        }
+        if self.options.vendor_gemm && !sections::has_products(&plan) {
+            let message = "--vendor-gemm auto has no effect: no linear layer of a GPU section is one \
+                           that the library multiplies";
+            warnings.push(Diagnostic::warning(55, Class::Usage, message));
+            self.accept(&warnings)?;
+        }
+        let layers = LayerReport::all(facts, measured.as_ref(), &ctx.ledger, &module, &plan);
+        let report = Report {
+            model_hash: plan.model_hash.clone(),
+            source_bytes: prepared.source_bytes,
+            options: plan.options.clone(),
+            culprits: Culprits::of(&layers),
+            layers,
+            output: measured.map(|(output, _)| output),
+            targets: reports,
+            auto,
+            warnings,
+        };
+        Ok(Compiled {
+            plan,
             ledger: ctx.ledger,
-            warnings: ctx.warnings,
-            errors,
+            report,
+            texts,
+            module,
         })
     }
 }
 
-/// What passes are given besides the module and the options.
-pub(crate) struct Given<'a> {
-    pub(crate) statistics: Option<Statistics>,
-    pub(crate) data: Option<&'a Dataset>,
-    pub(crate) executor: CpuExecutor,
-    pub(crate) cost: SharedCost,
-}
-
-impl Given<'_> {
-    /// A context of passes.
-    pub(crate) fn context<'c>(
-        &'c self,
-        options: &'c qcc_passes::Options,
-        threads: usize,
-        samples: Option<&'c Batches<'_>>,
-    ) -> PassContext<'c> {
-        let mut ctx = PassContext::new(options);
-        ctx.statistics = self.statistics.clone();
-        ctx.executor = Some(&self.executor);
-        ctx.threads = threads;
-        ctx.samples = samples.map(|b| b as &dyn Samples);
-        ctx.cost = Some(&self.cost);
-        ctx
+/// Adds to each scheme that was chosen the error that it was measured to have.
+fn note_errors(ledger: &mut Ledger, facts: &[LayerFacts]) {
+    for (f, m) in facts.iter().filter_map(|f| Some((f, f.measured.as_ref()?))) {
+        let Some(mut d) = ledger.find(&f.layer, Topic::Scheme).cloned() else {
+            continue;
+        };
+        let chosen = d.considered.iter_mut().filter(|c| c.candidate == f.scheme);
+        chosen.for_each(|c| c.error = Some(m.relative_mse));
+        ledger.record(d);
     }
 }
 
-/// A module as the passes left it.
-pub(crate) struct Applied {
-    pub(crate) module: Module,
-    ledger: Ledger,
-    warnings: Vec<Diagnostic>,
-    errors: Vec<LayerError>,
-}
-
 /// A data set in batches.
-pub(crate) struct Batches<'a>(pub(crate) &'a Dataset);
+struct Batches<'a>(&'a Dataset);
 
 impl Samples for Batches<'_> {
     fn batches(&self) -> usize {

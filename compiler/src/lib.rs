@@ -5,18 +5,25 @@
 #![warn(missing_docs)]
 
 mod auto;
+mod calibrator;
 mod compile;
 mod cost;
 pub mod data;
 pub mod evaluate;
 pub mod onnx;
 mod options;
-mod report;
+pub mod report;
+mod scratch;
 mod sections;
+mod sensitivity;
+mod statistics;
 pub mod verify;
 
 pub use auto::{AutoReport, Predicted};
+pub use calibrator::Calibrator;
 pub use compile::{Compiled, Compiler, Prepared, Progress, interface};
-pub use options::{Bound, Float, Options};
-pub use qcc_passes::{ActMode, Algo, Grid, Scheme, Statistics, Workload};
+pub use options::{Bound, Float, Options, SpillTo};
+pub use qcc_passes::{ActMode, Algo, CalibMethod, Grid, Scheme, Smooth, Statistics, Workload};
 pub use report::{LayerReport, Notice, Report, TargetReport};
+pub use sensitivity::{OutputReport, Sensitivity};
+pub use statistics::ModelStatistics;

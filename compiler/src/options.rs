@@ -4,8 +4,9 @@ use qcc_codegen::target::Target;
 use qcc_ir::DType;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::graph::Symbol;
-use qcc_passes::{ActMode, Workload};
+use qcc_passes::{ActMode, CalibMethod, Smooth, Workload};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// How what stays float is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,12 +41,30 @@ pub struct Options {
     pub auto: Option<Bound>,
     /// Storage of floats.
     pub float: Float,
+    /// Whether GPU sections may use products of the vendor's library, with kernels of ours where it
+    /// is missing.
+    pub vendor_gemm: bool,
     /// Ranges and preferred sizes of symbolic dimensions.
     pub symbols: Vec<Symbol>,
     /// Threads; results do not depend on their number.
     pub threads: usize,
     /// Whether an option that has no effect on the model is an error instead of a warning.
     pub strict: bool,
+    /// Whether errors of layers and outputs are measured on calibration data. The plan is the
+    /// same but for the errors in its ledger.
+    pub diagnose: bool,
+    /// What of streamed activations and codes goes to a file; nothing without it.
+    pub spill: Option<SpillTo>,
+}
+
+/// A limit of memory, and the folder for a temporary file with what exceeds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpillTo {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Bytes: half for the activations of all samples between two layers, half for codes. What
+    /// the methods need for a single layer comes on top.
+    pub above: u64,
 }
 
 impl Default for Options {
@@ -55,9 +74,12 @@ impl Default for Options {
             passes: qcc_passes::Options::default(),
             auto: None,
             float: Float::Auto,
+            vendor_gemm: false,
             symbols: Vec::new(),
             threads: 1,
             strict: false,
+            spill: None,
+            diagnose: true,
         }
     }
 }
@@ -99,8 +121,9 @@ impl Options {
         }
     }
 
-    /// The options as they are recorded in a plan. Threads are left out: nothing depends on them.
-    pub(crate) fn record(&self) -> BTreeMap<String, String> {
+    /// The options as they are recorded in a plan. `data`: whether there
+    /// was calibration data. Threads are left out: nothing depends on them.
+    pub(crate) fn record(&self, data: bool) -> BTreeMap<String, String> {
         let p = &self.passes;
         let mut out = BTreeMap::new();
         let mut put = |k: &str, v: String| out.insert(k.to_string(), v);
@@ -127,6 +150,9 @@ impl Options {
             ActMode::Float => "float",
         };
         put("act", act.into());
+        if p.calib != CalibMethod::MinMax {
+            put("calib-method", p.calib.to_string());
+        }
         if let Some(algo) = &p.algo {
             let names: Vec<&str> = algo.iter().map(|a| a.name()).collect();
             put("algo", names.join(","));
@@ -134,12 +160,27 @@ impl Options {
         if p.gptq.act_order {
             put("act-order", "on".into());
         }
-        put("smooth", p.smooth.map_or("off".into(), |a| a.to_string()));
+        let smooth = match p.smoothing(data) {
+            Smooth::Default | Smooth::Off => "off".into(),
+            Smooth::Alpha(a) => a.to_string(),
+            Smooth::Auto => "auto".into(),
+        };
+        put("smooth", smooth);
+        if let Some(t) = p.outliers {
+            put("outlier-columns", t.to_string());
+        }
+        if p.rotate {
+            put("rotate", "on".into());
+            put("seed", p.seed.to_string());
+        }
         let float = match self.float {
             Float::Auto => "auto".to_string(),
             Float::Fixed(d) => d.to_string(),
         };
         put("float", float);
+        if self.vendor_gemm {
+            put("vendor-gemm", "auto".into());
+        }
         if !p.exclude.is_empty() {
             put("exclude", p.exclude.join(" "));
         }

@@ -51,8 +51,8 @@ impl WeightBytes for Held {
 }
 
 /// The module with its weights' bytes at hand.
-fn module() -> Module {
-    let mut m = parse(TEXT).unwrap_or_else(|e| panic!("{e:?}"));
+fn module(text: &str) -> Module {
+    let mut m = parse(text).unwrap_or_else(|e| panic!("{e:?}"));
     assert_eq!(qcc_ir::graph::verify(&m), []);
     for w in &mut m.weights {
         let bytes = weight_tensor(w).unwrap().bytes().to_vec();
@@ -63,7 +63,15 @@ fn module() -> Module {
 
 /// A plan file in which the PTX of kernels was changed; also which kernels were.
 fn plan(target: &str, change: impl Fn(&str, &str) -> String) -> (AlignedBytes, Vec<String>) {
-    let m = module();
+    plan_of(TEXT, target, change)
+}
+
+fn plan_of(
+    text: &str,
+    target: &str,
+    change: impl Fn(&str, &str) -> String,
+) -> (AlignedBytes, Vec<String>) {
+    let m = module(text);
     let (section, mut texts) = emit_section(&m, "main", Target::find(target).unwrap()).unwrap();
     let mut changed = Vec::new();
     for k in &section.kernels {
@@ -112,6 +120,91 @@ fn good_kernels_pass_and_are_counted() {
         let macs = |v: &&Verdict| v.counters.tensor_macs > 0;
         assert!(verdicts.iter().any(|v| macs(&v)), "{verdicts:?}");
     }
+}
+
+/// Weights whose codes are decoded on the way: powers of two, two levels, two bits, squares.
+const FORMATS: &str = r#"qir 1
+dim b = 1..300
+weight @two: e2m1[40, 96] = normal(1, 2)
+weight @two.s: e4m3[40, 6] = splat(1.5)
+weight @two.g: f32[] = splat(0.01)
+weight @mx: e2m1[40, 97] = normal(2, 2)
+weight @mx.s: e8m0[40, 4] = splat(0.03125)
+weight @mx8: e4m3[40, 96] = normal(3, 60)
+weight @mx8.s: e8m0[40, 3] = splat(0.00390625)
+weight @pair: u2[40, 96] = splat(3)
+weight @pair.s: f32[40, 6] = normal(5, 0.1)
+weight @pair.z: u2[40, 6] = splat(1)
+weight @int: i2[40, 97] = normal(6, 1)
+weight @int.s: f32[40, 1] = splat(0.02)
+weight @square: e4m3[40, 96] = normal(7, 60)
+weight @square.s: f32[2, 3] = splat(0.004)
+
+func @main(%x: f16[b, 96], %o: f16[b, 97]) -> (p: f16[b, 40], q: f16[b, 40], r: f16[b, 40], s: f16[b, 40], t: f16[b, 40], u: f16[b, 40]) {
+  %two: q<e2m1, [1, 16], scale=e4m3/f32>[40, 96] = const @two, @two.s, _, @two.g
+  %mx: q<e2m1, [1, 32], scale=e8m0 floor>[40, 97] = const @mx, @mx.s
+  %mx8: q<e4m3, [1, 32], scale=e8m0 rceil>[40, 96] = const @mx8, @mx8.s
+  %pair: q<u2, [1, 16], scale=f32, zero=u2>[40, 96] = const @pair, @pair.s, @pair.z
+  %int: q<i2, [1, *], scale=f32>[40, 97] = const @int, @int.s
+  %square: q<e4m3, [32, 32], scale=f32>[40, 96] = const @square, @square.s
+  %p: f16[b, 40] = linear %x, %two
+  %q: f16[b, 40] = linear %o, %mx
+  %r: f16[b, 40] = linear %x, %mx8
+  %s: f16[b, 40] = linear %x, %pair
+  %t: f16[b, 40] = linear %o, %int
+  %u: f16[b, 40] = linear %x, %square
+  return %p, %q, %r, %s, %t, %u
+}
+"#;
+
+#[test]
+fn weights_in_block_formats_are_decoded_by_kernels() {
+    for target in ["sm_80", "sm_90"] {
+        let (bytes, _) = plan_of(FORMATS, target, |_, text| text.to_string());
+        let verdicts = judged(bytes, target);
+        assert!(verdicts.len() >= 6, "{verdicts:?}");
+        for v in &verdicts {
+            assert_eq!(v.failure, None, "{v:?}");
+        }
+    }
+}
+
+#[test]
+fn tables_and_quantized_blocks_of_activations_are_refused_by_name() {
+    let layer = |x: &str, w: &str| {
+        let text = format!(
+            "qir 1
+            weight @w: u4[4, 32] = splat(3)
+            weight @t: f32[4, 1, 16] = splat(0.5)
+            weight @n: nf4[4, 32] = splat(1)
+            weight @s: f32[4, 1] = splat(0.5)
+            func @main(%x: f16[2, 32]) -> (y: f16[2, 4]) {{
+              %w: {w}
+              {x}
+              %y: f16[2, 4] = linear %a, %w
+              return %y
+            }}"
+        );
+        let e = emit_section(&module(&text), "main", Target::find("sm_80").unwrap());
+        let all = e.err().unwrap();
+        all.iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let float = "%a: f16[2, 32] = neg %x";
+    let table = "q<u4, [1, *], table=f32>[4, 32] = const @w, @t";
+    let nf4 = "q<nf4, [1, *], scale=f32>[4, 32] = const @n, @s";
+    for w in [table, nf4] {
+        let e = layer(float, w);
+        assert!(e.contains("Q0610") && e.contains("table"), "{e}");
+    }
+    let mx = "%a: q<e4m3, [1, 32], scale=e8m0 floor, dynamic>[2, 32] = quantize %x";
+    let e = layer(mx, "q<u4, [1, *], scale=f32>[4, 32] = const @w, @s");
+    assert!(
+        e.contains("Q0610") && e.contains("one symmetric scale per row"),
+        "{e}"
+    );
 }
 
 /// Changes the kernels whose names begin with `kind` and gives what is said of those that fail; all

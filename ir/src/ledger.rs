@@ -18,6 +18,12 @@ pub enum Topic {
     Scheme,
     /// Whether and how strongly activations are smoothed into weights.
     Smoothing,
+    /// Where the range of statically quantized activations ends.
+    Range,
+    /// Which input channels stay float beside quantized ones.
+    Outliers,
+    /// Whether and how activations are rotated.
+    Rotation,
     /// Which ops one kernel computes together.
     Fusion,
     /// How a weight lies in memory.

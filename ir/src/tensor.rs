@@ -1,7 +1,7 @@
 //! Host tensors: what executors take and give, and what the evaluator computes with.
 //!
-//! A [`Tensor`] is row-major and little-endian; 4-bit formats are packed two to a byte, the first
-//! element in the low nibble. Its storage is aligned to 8 bytes, so that slices of any element
+//! A [`Tensor`] is row-major and little-endian; formats of 4 and 2 bits are packed, the first
+//! element in the lowest bits. Its storage is aligned to 8 bytes, so that slices of any element
 //! type can be borrowed from it.
 
 use crate::DType;
@@ -29,6 +29,8 @@ pub struct Bundle {
     pub scale: Option<Tensor>,
     /// Zero points of an asymmetric one.
     pub zero: Option<Tensor>,
+    /// The scale of the whole value where scales have two levels.
+    pub global: Option<Tensor>,
 }
 
 impl From<Tensor> for Bundle {
@@ -37,6 +39,7 @@ impl From<Tensor> for Bundle {
             codes,
             scale: None,
             zero: None,
+            global: None,
         }
     }
 }

@@ -62,6 +62,7 @@ fn integer_linear_is_exact_before_its_scales() {
         weight,
         scale: Some(scale),
         zero: None,
+        global: None,
     };
     let w = b.op(kind, &[], TensorType::quant(channel, dims(&[2, 2])));
     let y = b

@@ -2,9 +2,10 @@
 //! bit for bit, and the slice codecs on packed and odd lengths.
 
 use qcc_ir::format::{
-    DType, FormatError, Overflow, decode_bf16, decode_e4m3, decode_e5m2, decode_f16, decode_slice,
-    decode_slice_i64, encode_bf16, encode_e4m3, encode_e5m2, encode_f16, encode_slice,
-    encode_slice_i64, encode_slice_with, round_slice, round_to_odd,
+    DType, FormatError, NF4_VALUES, Overflow, decode_bf16, decode_e4m3, decode_e5m2, decode_f16,
+    decode_nf4, decode_slice, decode_slice_i64, encode_bf16, encode_e2m1, encode_e4m3, encode_e5m2,
+    encode_e8m0, encode_f16, encode_nf4, encode_slice, encode_slice_i64, encode_slice_with,
+    round_slice, round_to_odd,
 };
 
 fn golden(name: &str) -> Vec<u8> {
@@ -79,10 +80,28 @@ fn check_8bit<T: Copy>(
     }
 }
 
+/// The goldens of the MX formats, which saturate or have NaN whatever is asked for.
+fn check_mx<T: Copy>(
+    source: &str,
+    inputs: impl ExactSizeIterator<Item = T> + Clone,
+    bits: impl Fn(T) -> u64,
+    widen: impl Fn(T) -> f32,
+) {
+    let name = format!("{source}_e2m1");
+    check(&name, inputs.clone(), &golden(&name), &bits, |x| {
+        encode_e2m1(widen(x))
+    });
+    let name = format!("{source}_e8m0");
+    check(&name, inputs, &golden(&name), &bits, |x| {
+        encode_e8m0(widen(x))
+    });
+}
+
 #[test]
 fn all_f16_codes_to_narrower_formats() {
     let codes = (0..=u16::MAX).collect::<Vec<_>>();
     check_8bit("f16", codes.iter().copied(), u64::from, decode_f16);
+    check_mx("f16", codes.iter().copied(), u64::from, decode_f16);
     let want = golden_u16("f16_bf16");
     check("f16_bf16", codes.into_iter(), &want, u64::from, |c| {
         encode_bf16(decode_f16(c))
@@ -93,6 +112,7 @@ fn all_f16_codes_to_narrower_formats() {
 fn all_bf16_codes_to_narrower_formats() {
     let codes = (0..=u16::MAX).collect::<Vec<_>>();
     check_8bit("bf16", codes.iter().copied(), u64::from, decode_bf16);
+    check_mx("bf16", codes.iter().copied(), u64::from, decode_bf16);
     let want = golden_u16("bf16_f16");
     check("bf16_f16", codes.into_iter(), &want, u64::from, |c| {
         encode_f16(decode_bf16(c))
@@ -158,6 +178,10 @@ fn values_of_all_small_codes() {
         (DType::U8, &codes),
         (DType::I4, &nibbles),
         (DType::U4, &nibbles),
+        (DType::E2M1, &nibbles),
+        (DType::E8M0, &codes),
+        (DType::I2, &vec![0b1110_0100]),
+        (DType::U2, &vec![0b1110_0100]),
     ] {
         let want = golden_f32(dtype.name());
         let mut got = vec![0f32; want.len()];
@@ -254,7 +278,9 @@ fn integers_saturate_and_round_half_to_even() {
         decode_slice_i64(dtype, &encoded(dtype, &x), &mut out).unwrap();
         out
     };
-    let cases: [(DType, [i64; 12]); 10] = [
+    let cases: [(DType, [i64; 12]); 12] = [
+        (DType::I2, [-2, -2, -2, -2, 0, 0, 1, 1, 1, 1, 1, 0]),
+        (DType::U2, [0, 0, 0, 0, 0, 0, 2, 2, 3, 3, 3, 0]),
         (DType::I4, [-8, -8, -8, -2, 0, 0, 2, 2, 7, 7, 7, 0]),
         (DType::U4, [0, 0, 0, 0, 0, 0, 2, 2, 15, 15, 15, 0]),
         (
@@ -318,6 +344,39 @@ fn nibbles_are_packed_low_first_with_a_zero_tail() {
     let mut bytes = [0xaa; 2];
     encode_slice_i64(DType::I4, &[1, -2, 23], &mut bytes).unwrap();
     assert_eq!(bytes, [0xe1, 0x07]);
+}
+
+#[test]
+fn two_bit_codes_are_packed_lowest_first_with_a_zero_tail() {
+    assert_eq!(
+        encoded(DType::I2, &[1.0, -2.0, -1.0, 0.0, -1.0]),
+        [0b0011_1001, 0b11]
+    );
+    assert_eq!(encoded(DType::U2, &[1.0, 2.0, 3.0]), [0b0011_1001]);
+    let mut out = [0f32; 3];
+    decode_slice(DType::I2, &[0b1110_0111], &mut out).unwrap();
+    assert_eq!(out, [-1.0, 1.0, -2.0]);
+    let mut bytes = [0xaa; 1];
+    encode_slice_i64(DType::U2, &[1, 2, 7], &mut bytes).unwrap();
+    assert_eq!(bytes, [0b0011_1001]);
+}
+
+/// Every code comes back from its value; the values are those of QLoRA, and the nearest is taken.
+#[test]
+fn nf4_takes_the_nearest_value() {
+    for (code, v) in NF4_VALUES.iter().enumerate() {
+        assert_eq!((encode_nf4(*v), decode_nf4(code as u8)), (code as u8, *v));
+    }
+    for x in (-1200..=1200).map(|i| i as f32 / 1000.0) {
+        let distance = |c: u8| (f64::from(decode_nf4(c)) - f64::from(x)).abs();
+        let best = (0..16).map(distance).fold(f64::INFINITY, f64::min);
+        assert_eq!(distance(encode_nf4(x)), best, "{x}");
+    }
+    assert_eq!(encode_nf4(f32::NAN), 7);
+    assert_eq!(
+        (encode_nf4(f32::INFINITY), encode_nf4(f32::NEG_INFINITY)),
+        (15, 0)
+    );
 }
 
 #[test]

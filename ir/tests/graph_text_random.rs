@@ -6,7 +6,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use qcc_ir::expr::{BinaryFn, Expr, Node, NodeId, Store, UnaryFn};
-use qcc_ir::format::{Block, BlockShape};
+use qcc_ir::format::{Block, BlockShape, PowerRound};
 use qcc_ir::graph::{
     AttentionAttrs, Def, Elem, Func, Loc, Module, Op, OpId, OpKind, PoolFn, QuantType, ReduceFn,
     RotaryAttrs, ScaleType, Symbol, TensorType, Value, ValueId, Weight, WeightData, WeightId,
@@ -59,10 +59,12 @@ fn elem() -> impl Strategy<Value = Elem> {
                 .collect(),
         )
     });
-    let scale = (dtype(), option::of(dtype())).prop_map(|(a, b)| match b {
-        Some(b) => ScaleType::TwoLevel(a, b),
-        None => ScaleType::Plain(a),
-    });
+    let scale = prop_oneof![
+        (dtype(), dtype()).prop_map(|(a, b)| ScaleType::TwoLevel(a, b)),
+        dtype().prop_map(ScaleType::Plain),
+        dtype().prop_map(ScaleType::Table),
+        select(PowerRound::ALL.to_vec()).prop_map(ScaleType::Power),
+    ];
     let quant = (
         dtype(),
         block,
@@ -171,12 +173,14 @@ fn kind() -> impl Strategy<Value = OpKind> {
         (
             weight.clone(),
             option::of(weight.clone()),
+            option::of(weight.clone()),
             option::of(weight)
         )
-            .prop_map(|(weight, scale, zero)| OpKind::Const {
+            .prop_map(|(weight, scale, zero, global)| OpKind::Const {
                 weight,
                 scale,
-                zero
+                zero,
+                global
             }),
         f64_bits().prop_map(|value| OpKind::Splat { value }),
         axis.clone().prop_map(|axis| OpKind::Iota { axis }),

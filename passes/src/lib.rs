@@ -23,6 +23,7 @@
 #![warn(missing_docs)]
 
 mod analysis;
+mod buckets;
 mod calibrate;
 mod canonicalize;
 pub mod choose;
@@ -31,28 +32,39 @@ mod dce;
 pub mod egraph;
 mod fold_constants;
 mod layer_errors;
+mod logits;
 mod manager;
 mod narrow_floats;
 mod options;
 mod pass;
 pub mod pipeline;
 mod quantize;
+mod ranges;
 mod recognise;
 pub mod registry;
 mod rewrite;
+mod rotate;
 mod smooth;
+mod spill;
+mod split_outliers;
 mod statistics;
 #[cfg(test)]
 mod testing;
 mod weights;
 
-pub use calibrate::{Calibrator, Point, calibration_points};
+pub use buckets::{Bucket, buckets};
+pub use calibrate::{Calibrator, HessianProbe, Point, calibration_points};
 pub use egraph::Workload;
-pub use layer_errors::{LayerError, layer_errors};
+pub use layer_errors::{
+    LayerFacts, Measured, OUTLIER_RATIO, ValueHistogram, WeightError, layer_facts, quantize_only,
+};
+pub use logits::logits;
 pub use manager::{Manager, Observer, Outcome, PassRun};
-pub use options::{ActMode, GptqOptions, Options};
+pub use options::{ActMode, GptqOptions, Options, Smooth};
 pub use pass::{Pass, PassContext};
 pub use quantize::{
     Algo, CodedWeights, Granularity, Grid, Group, QuantSpec, Samples, Scheme, Weights,
 };
-pub use statistics::{Statistics, ValueStats};
+pub use ranges::CalibMethod;
+pub use spill::{Spill, Spilling};
+pub use statistics::{ChannelSums, Histogram, Statistics, ValueStats};

@@ -2,6 +2,7 @@
 
 use crate::egraph::Workload;
 use crate::quantize::{Algo, Scheme};
+use crate::ranges::CalibMethod;
 use qcc_ir::DType;
 
 /// How activations are quantized in front of a quantized layer.
@@ -16,6 +17,23 @@ pub enum ActMode {
     Dynamic,
     /// Not at all: only weights are quantized.
     Float,
+}
+
+/// How far activations are smoothed into weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Smooth {
+    /// `Auto` for integer activations where there is calibration data and outliers are not split
+    /// off, else `Off`.
+    #[default]
+    Default,
+    /// Not at all.
+    Off,
+    /// Every norm by this exponent of SmoothQuant, from 0 (all difficulty stays in the
+    /// activations) to 1. Needs calibration data.
+    Alpha(f32),
+    /// Each group of layers by the exponent that measures best, *off* being one of the
+    /// candidates. Needs calibration data.
+    Auto,
 }
 
 /// How GPTQ rounds.
@@ -53,14 +71,22 @@ pub struct Options {
     pub gptq: GptqOptions,
     /// How activations are quantized where the scheme's name does not fix it.
     pub act: ActMode,
+    /// Where the range of statically quantized activations ends.
+    pub calib: CalibMethod,
     /// Layers that stay float: regular expressions searched in node and weight names.
     pub exclude: Vec<String>,
     /// Schemes of layers, as `exclude` finds them; of several that match, the last wins, and any
     /// wins over `exclude`.
     pub overrides: Vec<(String, Scheme)>,
-    /// How far activations are smoothed into weights: the exponent of SmoothQuant, from 0 (all
-    /// difficulty stays in the activations) to 1; `None` for not at all. Needs calibration data.
-    pub smooth: Option<f32>,
+    /// How far activations are smoothed into weights.
+    pub smooth: Smooth,
+    /// Input channels of quantized activations that exceed this magnitude stay float. Needs
+    /// calibration data.
+    pub outliers: Option<f32>,
+    /// Whether what layers read is rotated by Hadamard matrices.
+    pub rotate: bool,
+    /// What random choices follow from.
+    pub seed: u64,
     /// How float activations and weights are stored; `None` leaves them as the model has them.
     pub float: Option<DType>,
     /// How often each of the sizes to optimise for is called.
@@ -77,12 +103,34 @@ impl Default for Options {
             algo: None,
             gptq: GptqOptions::default(),
             act: ActMode::Auto,
+            calib: CalibMethod::MinMax,
             exclude: Vec::new(),
             overrides: Vec::new(),
-            smooth: None,
+            smooth: Smooth::Default,
+            outliers: None,
+            rotate: false,
+            seed: 0,
             float: None,
             workload: Workload::Mixed,
             fold_budget: 1 << 20,
+        }
+    }
+}
+
+impl Options {
+    /// What smoothing comes to, with calibration data or without.
+    pub fn smoothing(&self, data: bool) -> Smooth {
+        let mode = |s: &Scheme| match s.act {
+            ActMode::Auto => self.act,
+            fixed => fixed,
+        };
+        let ints = |s: &Scheme| s.acts.is_some_and(DType::is_int) && mode(s) != ActMode::Float;
+        let overrides = self.overrides.iter().map(|(_, s)| s);
+        let mut schemes = [&self.scheme, &self.head].into_iter().chain(overrides);
+        match self.smooth {
+            Smooth::Default if data && self.outliers.is_none() && schemes.any(ints) => Smooth::Auto,
+            Smooth::Default => Smooth::Off,
+            given => given,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::options::Options;
 use crate::quantize::{CodedWeights, Samples};
+use crate::spill::Spilling;
 use crate::statistics::Statistics;
 use qcc_ir::Diagnostic;
 use qcc_ir::diag::Result;
@@ -40,6 +41,8 @@ pub struct PassContext<'a> {
     pub statistics: Option<Statistics>,
     /// Calibration data, for methods that need more than its statistics.
     pub samples: Option<&'a dyn Samples>,
+    /// How much of what weight methods hold stays in memory; all without it.
+    pub spilling: Option<Spilling<'a>>,
     /// What weight methods decided about the module's weights.
     pub codes: CodedWeights,
     /// By layer, the schemes among which one was chosen before; for the ledger.
@@ -62,12 +65,30 @@ impl<'a> PassContext<'a> {
             ledger: Ledger::new(),
             statistics: None,
             samples: None,
+            spilling: None,
             codes: CodedWeights::default(),
             considered: BTreeMap::new(),
             threads: 1,
             warnings: Vec::new(),
             executor: None,
             cost: None,
+        }
+    }
+
+    /// A context for other options, with the data and the machine of this one; nothing has been
+    /// decided in it.
+    pub fn with_options<'b>(&self, options: &'b Options) -> PassContext<'b>
+    where
+        'a: 'b,
+    {
+        PassContext {
+            statistics: self.statistics.clone(),
+            samples: self.samples,
+            spilling: self.spilling,
+            threads: self.threads,
+            executor: self.executor,
+            cost: self.cost,
+            ..PassContext::new(options)
         }
     }
 }

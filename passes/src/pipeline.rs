@@ -49,13 +49,28 @@ pub const PREPARE: &[Step] = &[
     ),
 ];
 
+/// What changes what values hold: after it, before the next, the module is calibrated.
+pub const ROTATE: &[Step] = &[(
+    "rotate",
+    "before calibration: it has to see what the quantized layers will",
+)];
+
 /// From the float module to the one that is compiled.
 pub const QUANTIZE: &[Step] = &[
     ("smooth", "before codes are computed from the weights"),
     (
+        "split-outliers",
+        "what smoothing leaves, before anything is scaled by what remains",
+    ),
+    (
+        "observe",
+        "smoothed values, before anything reads their ranges",
+    ),
+    (
         "awq",
         "also before codes are computed, and after activations have their outliers removed",
     ),
+    ("observe", "values that AWQ scaled"),
     (
         "fit-weights",
         "on the final float weights; the module stays as it is",
@@ -85,7 +100,7 @@ mod tests {
 
     #[test]
     fn every_step_exists() {
-        for steps in [PREPARE, QUANTIZE] {
+        for steps in [PREPARE, ROTATE, QUANTIZE] {
             assert_eq!(passes(steps).unwrap().len(), steps.len());
         }
     }

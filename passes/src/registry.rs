@@ -1,5 +1,6 @@
 //! The passes by name, so that each can be run alone on text.
 
+use crate::calibrate::Observe;
 use crate::canonicalize::Canonicalize;
 use crate::cse::Cse;
 use crate::dce::Dce;
@@ -9,7 +10,9 @@ use crate::narrow_floats::NarrowFloats;
 use crate::pass::Pass;
 use crate::quantize::{Awq, FitWeights, Quantize};
 use crate::recognise;
+use crate::rotate::Rotate;
 use crate::smooth::Smooth;
+use crate::split_outliers::SplitOutliers;
 use qcc_ir::Diagnostic;
 use qcc_ir::diag::{Class, Result};
 
@@ -33,8 +36,11 @@ const PASSES: &[(&str, Constructor)] = &[
     ("fold-silu", || Box::new(recognise::SILU)),
     ("fuse", || Box::new(Fuse)),
     ("narrow-floats", || Box::new(NarrowFloats)),
+    ("observe", || Box::new(Observe)),
     ("quantize", || Box::new(Quantize)),
+    ("rotate", || Box::new(Rotate)),
     ("smooth", || Box::new(Smooth)),
+    ("split-outliers", || Box::new(SplitOutliers)),
 ];
 
 /// The names of all passes, in alphabetical order.

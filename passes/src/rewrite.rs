@@ -166,8 +166,9 @@ fn weights_of(kind: &OpKind) -> impl Iterator<Item = WeightId> {
             weight,
             scale,
             zero,
-        } => [Some(*weight), *scale, *zero],
-        _ => [None; 3],
+            global,
+        } => [Some(*weight), *scale, *zero, *global],
+        _ => [None; 4],
     };
     ids.into_iter().flatten()
 }
@@ -192,12 +193,11 @@ fn drop_unused_weights(mut m: Module) -> Module {
             weight,
             scale,
             zero,
+            global,
         } = &mut op.kind
         {
-            for id in [Some(weight), scale.as_mut(), zero.as_mut()]
-                .into_iter()
-                .flatten()
-            {
+            let params = scale.iter_mut().chain(zero).chain(global);
+            for id in std::iter::once(weight).chain(params) {
                 *id = renumbered[id.index()];
             }
         }
@@ -356,7 +356,7 @@ impl<'m> Rewriter<'m> {
             new = derive(&new, t.clone())?;
         }
         let ty = TensorType::fixed(new.dtype, &new.dims);
-        let value = self.successor(source, new, (None, None), ty)?;
+        let value = self.successor(source, new, (None, None, None), ty)?;
         self.derived.push((source, transforms.to_vec(), value));
         Ok(value)
     }
@@ -370,10 +370,10 @@ impl<'m> Rewriter<'m> {
         &mut self,
         source: ValueId,
         codes: Weight,
-        (scale, zero): (Weight, Option<Weight>),
+        (scale, zero, global): (Weight, Option<Weight>, Option<WeightId>),
         ty: TensorType,
     ) -> Result<ValueId> {
-        self.successor(source, codes, (Some(scale), zero), ty)
+        self.successor(source, codes, (Some(scale), zero, global), ty)
     }
 
     /// Adds a constant that takes the place of `source`.
@@ -381,7 +381,7 @@ impl<'m> Rewriter<'m> {
         &mut self,
         source: ValueId,
         weight: Weight,
-        (scale, zero): (Option<Weight>, Option<Weight>),
+        (scale, zero, global): (Option<Weight>, Option<Weight>, Option<WeightId>),
         ty: TensorType,
     ) -> Result<ValueId> {
         let weight_name = self.plain_weight(source)?.name.clone();
@@ -391,6 +391,7 @@ impl<'m> Rewriter<'m> {
             weight,
             scale: scale.map(|s| self.module.add_weight(s)),
             zero: zero.map(|z| self.module.add_weight(z)),
+            global,
         };
         let loc = self.def(source).map(|d| d.loc.clone()).unwrap_or_default();
         self.b.set_loc(loc);
@@ -404,6 +405,11 @@ impl<'m> Rewriter<'m> {
             weight_name,
         });
         Ok(value)
+    }
+
+    /// Adds a weight.
+    pub(crate) fn add_weight(&mut self, weight: Weight) -> WeightId {
+        self.module.add_weight(weight)
     }
 
     /// Adds a weight and the op that gives its values.
@@ -473,6 +479,7 @@ impl<'m> Rewriter<'m> {
                 weight,
                 scale: None,
                 zero: None,
+                global: None,
             } => Some((weight, self.module.weight(weight))),
             _ => None,
         }

@@ -8,7 +8,7 @@
 use qcc_ir::DType;
 use qcc_ir::bind::Sizes;
 use qcc_ir::diag::{Class, Diagnostic, Result};
-use qcc_ir::graph::{Func, Module, OpKind, ScaleType, TensorType, ValueId};
+use qcc_ir::graph::{Func, Module, OpKind, TensorType, ValueId};
 
 /// Bytes that a run needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -17,7 +17,7 @@ pub struct Memory {
     pub weights: u64,
     /// Intermediate values at their peak.
     pub intermediates: u64,
-    /// Memory that products of the vendor's library use; GPUs only.
+    /// Memory that products of the vendor's library and reports of bad data use; GPUs only.
     pub workspace: u64,
     /// Inputs, which the caller holds; a GPU has a copy.
     pub inputs: u64,
@@ -116,15 +116,10 @@ fn value_bytes(ty: &TensorType, sizes: &Sizes) -> Result<u64> {
     };
     let plain = TensorType::new(DType::F32, shape);
     let dims = sizes.dims(&plain)?;
-    let scales = match q.scale {
-        ScaleType::Plain(d) => tensor_bytes(d, &dims)?,
-        ScaleType::TwoLevel(d, top) => {
-            let top = tensor_bytes(top, &[])?;
-            tensor_bytes(d, &dims)?
-                .checked_add(top)
-                .ok_or_else(too_large)?
-        }
-    };
+    let global = q.scale.global().map_or(Ok(0), |d| tensor_bytes(d, &[]))?;
+    let scales = tensor_bytes(q.scale.stored(), &dims)?
+        .checked_add(global)
+        .ok_or_else(too_large)?;
     let zeros = q.zero.map_or(Ok(0), |z| tensor_bytes(z, &dims))?;
     let all = codes.checked_add(scales).and_then(|b| b.checked_add(zeros));
     all.ok_or_else(too_large)

@@ -95,18 +95,21 @@ def gptq(w, x, bits, group, sym, static, act_order, percdamp=0.01, block=128):
 
 
 CASES = [
-    ("natural", 16, 96, 4, 32, False, False, False),
-    ("static", 16, 96, 4, 32, False, True, False),
-    ("act-order", 16, 96, 4, 32, False, True, True),
-    ("short-group", 8, 192, 4, 128, False, False, False),
-    ("symmetric", 8, 192, 4, 128, True, False, False),
-    ("three-bits", 8, 192, 3, 64, False, False, False),
-    ("channel", 8, 160, 4, 160, False, False, False),
+    ("natural", 16, 96, 4, 32, False, False, False, 0.01),
+    ("static", 16, 96, 4, 32, False, True, False, 0.01),
+    ("act-order", 16, 96, 4, 32, False, True, True, 0.01),
+    ("short-group", 8, 192, 4, 128, False, False, False, 0.01),
+    ("symmetric", 8, 192, 4, 128, True, False, False, 0.01),
+    ("three-bits", 8, 192, 3, 64, False, False, False, 0.01),
+    ("channel", 8, 160, 4, 160, False, False, False, 0.01),
+    ("damped", 16, 96, 3, 32, False, False, False, 0.3),
+    ("damped-act-order", 8, 160, 4, 64, True, True, True, 0.1),
 ]
 
 if __name__ == "__main__":
-    for name, n, k, bits, group, sym, static, order in CASES:
+    for name, n, k, bits, group, sym, static, order, damping in CASES:
         w, x = inputs(n, k, 256)
-        loss, codes = gptq(w, x, bits, group, sym, static, order)
+        loss, codes = gptq(w, x, bits, group, sym, static, order, damping)
         text = "".join(f"{c:x}" for c in codes.flatten())
-        print(name, n, k, bits, group, int(sym), int(static), int(order), f"{loss:.9g}", text)
+        flags = [int(sym), int(static), int(order)]
+        print(name, n, k, bits, group, *flags, damping, f"{loss:.9g}", text)

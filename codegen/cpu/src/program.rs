@@ -84,6 +84,7 @@ impl<'a> Slot<'a> {
                 codes: t,
                 scale: None,
                 zero: None,
+                global: None,
             },
         }
     }
@@ -298,6 +299,7 @@ fn constants(module: &Module, func: &Func) -> Result<Vec<Option<Arc<Bundle>>>> {
             weight,
             scale,
             zero,
+            global,
         } = &op.kind
         {
             let load = |id| qcc_ir::eval::weight_tensor(module.weight(id));
@@ -305,6 +307,7 @@ fn constants(module: &Module, func: &Func) -> Result<Vec<Option<Arc<Bundle>>>> {
                 codes: load(*weight)?,
                 scale: scale.map(load).transpose()?,
                 zero: zero.map(load).transpose()?,
+                global: global.map(load).transpose()?,
             }));
         }
     }

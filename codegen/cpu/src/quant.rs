@@ -6,34 +6,20 @@
 
 use crate::threads::Threads;
 use crate::value::{View, sizes};
-use qcc_ir::diag::{Class, Diagnostic, Result};
+use qcc_ir::diag::{Diagnostic, Result};
+use qcc_ir::eval::{global_scale, real_scales};
 use qcc_ir::format::{
     Block, BlockShape, QuantFormat, QuantParams, Range, absmax_nd, decode_slice, dequantize_nd,
-    encode_slice, minmax_nd, quantize_nd, scale_asymmetric, scale_symmetric,
+    dequantize_table_nd, encode_slice, minmax_nd, quantize_nd, scale_asymmetric,
 };
 use qcc_ir::graph::{QuantType, ScaleType};
-use qcc_ir::{Bundle, DType, Tensor};
+use qcc_ir::{Bundle, Tensor};
 use std::ops::Range as Span;
 
 /// The storage and range of a quantized type.
 pub(crate) fn format_of(q: &QuantType) -> Result<QuantFormat> {
     let range = if q.narrow { Range::Narrow } else { Range::Full };
     QuantFormat::new(q.storage, range).map_err(crate::format_error)
-}
-
-/// The format of the scales.
-///
-/// # Errors
-/// For two-level scales, which this executor does not run.
-pub(crate) fn scale_dtype(q: &QuantType) -> Result<DType> {
-    match q.scale {
-        ScaleType::Plain(d) => Ok(d),
-        ScaleType::TwoLevel(..) => Err(Diagnostic::error(
-            701,
-            Class::Unsupported,
-            format!("scales stored as {} do not run on the CPU", q.scale),
-        )),
-    }
 }
 
 /// Scales and zero points of a value as numbers.
@@ -43,12 +29,13 @@ pub(crate) struct Params {
 }
 
 impl Params {
-    pub(crate) fn read(scale: Option<&Tensor>, zero: Option<&Tensor>) -> Result<Self> {
+    pub(crate) fn read(q: &QuantType, params: [Option<&Tensor>; 3]) -> Result<Self> {
+        let [scale, zero, global] = params;
         let scale = scale.ok_or_else(|| crate::internal("a quantized value has no scale"))?;
         let zeros =
             zero.map(|z| Ok::<_, Diagnostic>(numbers(z)?.into_iter().map(|z| z as i32).collect()));
         Ok(Params {
-            scales: numbers(scale)?,
+            scales: real_scales(q, scale, global)?,
             zeros: zeros.transpose()?,
         })
     }
@@ -115,8 +102,8 @@ fn pieces(dims: &[usize], block: &BlockShape) -> Result<Vec<Piece>> {
         }]);
     }
     let (row, per_row) = (len / rows, count / rows);
-    // An even number of rows keeps 4-bit codes on bytes.
-    let step = PIECE.div_ceil(row).next_multiple_of(2);
+    // A multiple of four rows keeps packed codes on bytes.
+    let step = PIECE.div_ceil(row).next_multiple_of(4);
     let mut part_block = vec![Block::Fixed(1)];
     part_block.extend(&block.0[lead..]);
     Ok((0..rows)
@@ -137,10 +124,14 @@ fn pieces(dims: &[usize], block: &BlockShape) -> Result<Vec<Piece>> {
 
 /// The real values of a quantized operand.
 pub(crate) fn dequantize(q: &QuantType, v: &View<'_>, threads: &Threads) -> Result<Vec<f32>> {
-    scale_dtype(q)?;
-    let format = format_of(q)?;
-    let params = Params::read(v.scale, v.zero)?;
+    let params = Params::read(q, v.params())?;
     let dims = v.dims();
+    if let ScaleType::Table(_) = q.scale {
+        let (codes, tables) = (v.codes.bytes(), &params.scales);
+        return dequantize_table_nd(codes, &dims, &q.block, q.storage, tables)
+            .map_err(crate::format_error);
+    }
+    let format = format_of(q)?;
     let pieces = pieces(&dims, &q.block)?;
     let mut out = vec![0f32; v.codes.numel()];
     let to = crate::threads::Scatter::new(&mut out);
@@ -162,20 +153,19 @@ pub(crate) fn quantize(
     q: &QuantType,
     x: &[f32],
     dims: &[u64],
-    scale: Option<&Tensor>,
-    zero: Option<&Tensor>,
+    [scale, zero, global]: [Option<&Tensor>; 3],
     threads: &Threads,
 ) -> Result<Bundle> {
     let format = format_of(q)?;
     let shape = sizes(dims);
     let pieces = pieces(&shape, &q.block)?;
     let (scale, zero) = if q.dynamic {
-        dynamic_params(q, format, x, &shape, &pieces, threads)?
+        dynamic_params(q, x, (&shape, &pieces), global, threads)?
     } else {
         let s = scale.ok_or_else(|| crate::internal("a static scheme needs a scale"))?;
         (s.clone(), zero.cloned())
     };
-    let params = Params::read(Some(&scale), zero.as_ref())?;
+    let params = Params::read(q, [Some(&scale), zero.as_ref(), global])?;
     let mut codes = Tensor::zeros(q.storage, dims)?;
     let to = crate::threads::Scatter::new(codes.bytes_mut());
     threads.each(pieces.len(), |i| {
@@ -192,6 +182,7 @@ pub(crate) fn quantize(
         codes,
         scale: Some(scale),
         zero,
+        global: global.cloned(),
     })
 }
 
@@ -233,12 +224,12 @@ fn bounds(
 /// Scales (and zero points) of each block, rounded to the type's scale format.
 fn dynamic_params(
     q: &QuantType,
-    format: QuantFormat,
     x: &[f32],
-    dims: &[usize],
-    pieces: &[Piece],
+    (dims, pieces): (&[usize], &[Piece]),
+    global: Option<&Tensor>,
     threads: &Threads,
 ) -> Result<(Tensor, Option<Tensor>)> {
+    let format = format_of(q)?;
     let mut shape = q.block.scale_shape(dims).map_err(crate::format_error)?;
     if q.block.is_tensor() {
         shape.clear();
@@ -248,11 +239,16 @@ fn dynamic_params(
     }
     let shape: Vec<u64> = shape.into_iter().map(|d| d as u64).collect();
     let (lo, hi) = bounds(x, dims, q, pieces, threads)?;
-    let mut scale = Tensor::zeros(scale_dtype(q)?, &shape)?;
+    let mut scale = Tensor::zeros(q.scale.stored(), &shape)?;
     let Some(zd) = q.zero else {
+        let above = global.map_or(Ok(1.0), global_scale)?;
         let s: Result<Vec<f32>> = hi
             .into_iter()
-            .map(|m| scale_symmetric(m, format.max()).map_err(crate::format_error))
+            .map(|m| {
+                q.scale
+                    .of_block(m, format, above)
+                    .map_err(crate::format_error)
+            })
             .collect();
         encode_slice(scale.dtype(), &s?, scale.bytes_mut()).map_err(crate::format_error)?;
         return Ok((scale, None));
@@ -271,7 +267,7 @@ fn dynamic_params(
 
 /// Parameters of a tensor-wide scale when there are no elements.
 fn empty_params(q: &QuantType) -> Result<(Tensor, Option<Tensor>)> {
-    let mut scale = Tensor::zeros(scale_dtype(q)?, &[])?;
+    let mut scale = Tensor::zeros(q.scale.stored(), &[])?;
     encode_slice(scale.dtype(), &[1f32], scale.bytes_mut()).map_err(crate::format_error)?;
     let zero = q.zero.map(|z| Tensor::zeros(z, &[])).transpose()?;
     Ok((scale, zero))

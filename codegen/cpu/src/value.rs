@@ -2,7 +2,7 @@
 
 use crate::threads::Threads;
 use qcc_ir::diag::Result;
-use qcc_ir::format::{decode_slice, encode_slice, encode_slice_i64};
+use qcc_ir::format::{Kind, decode_slice, encode_slice};
 use qcc_ir::graph::{Elem, TensorType};
 use qcc_ir::{Bundle, DType, Tensor};
 use std::borrow::Cow;
@@ -14,6 +14,7 @@ pub(crate) struct View<'a> {
     pub(crate) codes: &'a Tensor,
     pub(crate) scale: Option<&'a Tensor>,
     pub(crate) zero: Option<&'a Tensor>,
+    pub(crate) global: Option<&'a Tensor>,
 }
 
 impl<'a> View<'a> {
@@ -23,7 +24,13 @@ impl<'a> View<'a> {
             codes: &b.codes,
             scale: b.scale.as_ref(),
             zero: b.zero.as_ref(),
+            global: b.global.as_ref(),
         }
+    }
+
+    /// Scales, zero points and the global scale of a quantized value.
+    pub(crate) fn params(&self) -> [Option<&'a Tensor>; 3] {
+        [self.scale, self.zero, self.global]
     }
 
     /// The extents.
@@ -68,7 +75,7 @@ pub(crate) fn tensor_floats<'a>(t: &'a Tensor, threads: &Threads) -> Result<Cow<
     Ok(Cow::Owned(out))
 }
 
-/// Bytes of elements `at..at + len`; `at` is even for a 4-bit format.
+/// Bytes of elements `at..at + len`; `at` begins on a byte.
 pub(crate) fn span(dtype: DType, at: usize, len: usize) -> std::ops::Range<usize> {
     let bits = dtype.bits() as usize;
     at * bits / 8..(at + len) * bits / 8 + usize::from(!((at + len) * bits).is_multiple_of(8))
@@ -107,36 +114,43 @@ pub(crate) fn encode_floats(
     Ok(t)
 }
 
-/// A 4-bit tensor with one code to a byte; any other as it is.
+/// A packed tensor with one code to a byte; any other as it is.
 pub(crate) fn unpack(t: &Tensor) -> Result<Cow<'_, Tensor>> {
-    let wide = match t.dtype() {
-        DType::I4 => DType::I8,
-        DType::U4 => DType::U8,
-        _ => return Ok(Cow::Borrowed(t)),
-    };
-    let mut codes = vec![0i64; t.numel()];
-    qcc_ir::format::decode_slice_i64(t.dtype(), t.bytes(), &mut codes)
-        .map_err(crate::format_error)?;
-    let mut out = Tensor::zeros(wide, t.dims())?;
-    encode_slice_i64(wide, &codes, out.bytes_mut()).map_err(crate::format_error)?;
+    let (per, bits) = (t.dtype().per_byte(), t.dtype().bits());
+    if per == 1 {
+        return Ok(Cow::Borrowed(t));
+    }
+    let signed = t.dtype().kind() == Kind::Signed;
+    let mut out = Tensor::zeros(unpacked(t.dtype()), t.dims())?;
+    for (codes, byte) in out.bytes_mut().chunks_mut(per).zip(t.bytes()) {
+        for (i, to) in codes.iter_mut().enumerate() {
+            let high = byte << (8 - bits * (i as u32 + 1));
+            *to = match signed {
+                true => (high as i8 >> (8 - bits)) as u8,
+                false => high >> (8 - bits),
+            };
+        }
+    }
     Ok(Cow::Owned(out))
 }
 
-/// The reverse of [`unpack`]: one byte per code to one nibble per code of `dtype`.
+/// The reverse of [`unpack`]: one byte per code to the packed form of `dtype`.
 pub(crate) fn pack(dtype: DType, t: &Tensor) -> Result<Tensor> {
+    let (per, bits) = (dtype.per_byte(), dtype.bits());
     let mut out = Tensor::zeros(dtype, t.dims())?;
-    for (to, pair) in out.bytes_mut().iter_mut().zip(t.bytes().chunks(2)) {
-        let high = pair.get(1).map_or(0, |c| c << 4);
-        *to = (pair[0] & 15) | high;
+    for (to, codes) in out.bytes_mut().iter_mut().zip(t.bytes().chunks(per)) {
+        for (i, c) in codes.iter().enumerate() {
+            *to |= (c & ((1 << bits) - 1)) << (bits * i as u32);
+        }
     }
     Ok(out)
 }
 
-/// The format in which kernels compute elements of `dtype`: 4-bit ones take a byte each.
+/// The format in which kernels compute elements of `dtype`: packed ones take a byte each.
 pub(crate) fn unpacked(dtype: DType) -> DType {
-    match dtype {
-        DType::I4 => DType::I8,
-        DType::U4 => DType::U8,
-        d => d,
+    match (dtype.per_byte(), dtype.kind()) {
+        (1, _) => dtype,
+        (_, Kind::Signed) => DType::I8,
+        _ => DType::U8,
     }
 }

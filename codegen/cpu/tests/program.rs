@@ -139,19 +139,56 @@ fn modules_that_cannot_be_prepared_are_refused() {
     assert!(e.contains("Q0702") && e.contains("Conv3d"), "{e}");
 }
 
+/// Rows that do not begin on a byte, tables and two levels of scales, where the budget for decoded
+/// weights is spent too.
 #[test]
-fn two_level_scales_are_refused() {
+fn packed_weights_multiply_like_their_real_values() {
     let text = "qir 1
-        weight @w: i8[2, 32] = splat(1)
-        weight @s: e4m3[2, 2] = splat(1)
-        func @main(%x: f32[1, 32]) -> (y: f32[1, 2]) {
-          %w: q<i8, [1, 16], scale=e4m3/f32>[2, 32] = const @w, @s
-          %y: f32[1, 2] = linear %x, %w
-          return %y
+        weight @w: i2[7, 13] = list
+        weight @v: e2m1[7, 13] = list
+        weight @vs: e4m3[7, 4] = splat(1.5)
+        weight @vg: f32[] = splat(0.25)
+        weight @u: u4[7, 13] = splat(3)
+        weight @ut: f32[7, 1, 16] = normal(4, 1.0)
+        weight @ws: f32[7, 1] = normal(5, 1.0)
+        func @main(%x: f32[3, 13]) -> (a: f32[3, 7], b: f32[3, 7], c: f32[3, 7]) {
+          %w: q<i2, [1, *], scale=f32>[7, 13] = const @w, @ws
+          %v: q<e2m1, [1, 4], scale=e4m3/f32>[7, 13] = const @v, @vs, _, @vg
+          %u: q<u4, [1, *], table=f32>[7, 13] = const @u, @ut
+          %a: f32[3, 7] = linear %x, %w
+          %b: f32[3, 7] = linear %x, %v
+          %c: f32[3, 7] = linear %x, %u
+          return %a, %b, %c
         }";
-    let e = CpuProgram::new(&module(text), &CpuOptions::new(Threads::single()));
-    let e = e.unwrap_err().to_string();
-    assert!(e.contains("Q0701"), "{e}");
+    let list = |f: fn(i64) -> f64| (0..91).map(|i| format!("{:?}", f(i))).collect::<Vec<_>>();
+    let codes = list(|i| ((i * 7 + 3) % 4 - 2) as f64).join(", ");
+    let floats = list(|i| [0.0, 0.5, -1.0, 1.5, 6.0, -4.0, 3.0][(i % 7) as usize]).join(", ");
+    let text = text.replacen("list", &format!("[{codes}]"), 1);
+    let text = text.replacen("list", &format!("[{floats}]"), 1);
+    let m = module(&text);
+    let x = qcc_ir::eval::normal(9, 1.0, 39);
+    let x: Vec<f32> = x.iter().map(|v| *v as f32).collect();
+    let x = [Tensor::f32(&[3, 13], &x).unwrap()];
+    let want = qcc_ir::eval::run(&m, &x).unwrap();
+    for budget in [u64::MAX, 0] {
+        let options = CpuOptions {
+            decoded_bytes: budget,
+            ..CpuOptions::new(Threads::single())
+        };
+        let got = CpuProgram::new(&m, &options)
+            .unwrap()
+            .run(&[&x[0]])
+            .unwrap();
+        for (got, want) in got.iter().zip(&want) {
+            let (got, want) = (
+                got.as_slice::<f32>().unwrap(),
+                want.as_slice::<f32>().unwrap(),
+            );
+            for (g, w) in got.iter().zip(want) {
+                assert!((g - w).abs() <= 1e-5 * w.abs().max(1.0), "{g} is not {w}");
+            }
+        }
+    }
 }
 
 /// The oracle multiplies floats only, so these are checked by hand.

@@ -16,7 +16,7 @@ mod matrix;
 use crate::kernels::supports;
 use crate::target::{Machine, Target};
 use qcc_ir::exec::{Bindings, CostModel};
-use qcc_ir::graph::{OpKind, ScaleType, TensorType};
+use qcc_ir::graph::{OpKind, TensorType};
 use qcc_ir::{DType, DimExpr};
 
 /// Microseconds from the end of one kernel to the first result of the next: a launch within a
@@ -85,9 +85,7 @@ fn bytes(t: &TensorType, bind: Bindings<'_>) -> Result<f64, String> {
     let Some(q) = t.elem.quant() else {
         return Ok(codes);
     };
-    let each = match q.scale {
-        ScaleType::Plain(d) | ScaleType::TwoLevel(d, _) => d.bits(),
-    } + q.zero.map_or(0, DType::bits);
+    let each = q.scale.stored().bits() + q.zero.map_or(0, DType::bits);
     let scales = count(&t.scale_shape().unwrap_or_default(), bind)?;
     Ok(codes + scales * f64::from(each) / 8.0)
 }

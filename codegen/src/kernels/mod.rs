@@ -18,8 +18,9 @@ use crate::lower::frame::{Launched, internal};
 use crate::target::Target;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::expr::{Expr, Node};
-use qcc_ir::graph::{Func, Module, Op, OpKind, ScaleType, TensorType};
-use qcc_ir::plan::Guard;
+use qcc_ir::graph::{Func, Module, Op, OpKind, QuantType, ScaleType, TensorType};
+use qcc_ir::plan::{Guard, VendorGemm};
+use qcc_ir::{DType, DimExpr};
 
 /// What serves an op at run time.
 #[derive(Debug)]
@@ -32,13 +33,18 @@ pub enum Served {
     Choices(Vec<Candidate>),
 }
 
-/// Kernels that serve an op for some sizes.
-#[derive(Debug)]
+/// What serves an op for some sizes.
+#[derive(Debug, Default)]
 pub struct Candidate {
-    /// Architecture beyond the target's portable one that the kernels need.
+    /// What it needs of a device beyond the target's portable instructions: an architecture, or the
+    /// vendor's library.
     pub requires: Option<&'static str>,
     /// Conditions on the sizes; all must hold.
     pub when: Vec<Guard>,
+    /// A product of the vendor's library, before the kernels.
+    pub vendor: Option<VendorGemm>,
+    /// Memory that lasts from the first action to the last: a name and its bytes.
+    pub scratch: Option<(String, DimExpr)>,
     /// Kernels, in order.
     pub launches: Vec<Launched>,
 }
@@ -57,7 +63,7 @@ pub fn supports(
 ) -> Result<()> {
     let all = |check: fn(&TensorType) -> Result<()>| results.iter().try_for_each(|t| check(t));
     for t in operands.iter().chain(results) {
-        two_levels(t)?;
+        tables(t)?;
     }
     match kind {
         OpKind::Quantize | OpKind::LayerNorm { .. } | OpKind::RmsNorm { .. } => {
@@ -159,13 +165,24 @@ fn static_quantize(op: &Op) -> Expr {
     e
 }
 
-/// Refuses scales that are quantized themselves.
-fn two_levels(t: &TensorType) -> Result<()> {
-    match t.elem.quant().map(|q| &q.scale) {
-        Some(ScaleType::TwoLevel(..)) => Err(unsupported(format!(
-            "no kernel reads the two-level scales of {t}"
-        ))),
+/// Refuses codes that index tables.
+fn tables(t: &TensorType) -> Result<()> {
+    match t.elem.quant() {
+        Some(q) if matches!(q.scale, ScaleType::Table(_)) || q.storage == DType::NF4 => {
+            Err(unsupported(format!("no kernel looks up the table of {t}")))
+        }
         _ => Ok(()),
+    }
+}
+
+/// Whether the scales of a quantized result are plain floats.
+pub(super) fn plain_scales(q: &QuantType) -> Result<()> {
+    match q.scale {
+        ScaleType::Plain(_) => Ok(()),
+        _ => Err(unsupported(format!(
+            "no kernel computes scales of {}",
+            q.scale
+        ))),
     }
 }
 
@@ -181,8 +198,9 @@ pub fn check_store(t: &TensorType) -> Result<()> {
             "{t} has scales of the data: only a kernel that holds whole rows computes them"
         ))),
         Some(q) if q.storage.bits() < 8 => Err(unsupported(format!(
-            "{t} packs two codes in a byte, which two threads would write"
+            "{t} packs codes in a byte, which several threads would write"
         ))),
-        _ => Ok(()),
+        Some(q) => plain_scales(q),
+        None => Ok(()),
     }
 }

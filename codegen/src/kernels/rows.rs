@@ -301,8 +301,9 @@ pub(super) fn row_scheme(t: &TensorType) -> Result<()> {
             format!("dynamic scales of {t} are not one symmetric scale per row"),
         )),
         Some(q) if q.storage.bits() < 8 => Err(unsupported(format!(
-            "{t} packs two codes in a byte, which two threads would write"
+            "{t} packs codes in a byte, which several threads would write"
         ))),
-        _ => Ok(()),
+        Some(q) => super::plain_scales(q),
+        None => Ok(()),
     }
 }

@@ -11,7 +11,7 @@
 use super::map::{THREADS, element, walk};
 use crate::lower::frame::{Frame, Launched, Tensor, internal};
 use crate::lower::index::{
-    Position, block_offset, load_int_code, load_operand, load_plain, offset, scale_format,
+    Position, block_offset, load_int_code, load_operand, load_scale, offset,
 };
 use crate::lower::store::store_result;
 use qcc_ir::diag::Result;
@@ -190,7 +190,7 @@ fn scaled(fr: &mut Frame, x: &Tensor, w: &Tensor, p: &Position, acc: Value) -> V
         let shape = t.ty.shape.clone();
         let at = block_offset(fr, t, &Position { shape, at });
         if let Some(s) = t.scale {
-            let s = load_plain(&mut fr.k, s, scale_format(t), at);
+            let s = load_scale(&mut fr.k, t, s, at);
             v = fr.k.mul(v, s);
         }
     }

@@ -33,6 +33,8 @@ pub struct Tensor {
     pub scale: Option<Source>,
     /// Zero points of an asymmetric one.
     pub zero: Option<Source>,
+    /// The scale above those of the blocks.
+    pub global: Option<Source>,
 }
 
 /// A kernel under construction together with the arguments of its launch.
@@ -172,6 +174,7 @@ impl Frame {
             codes,
             scale: bind(Part::Scale, scale)?,
             zero: bind(Part::Zero, zero)?,
+            global: bind(Part::Global, DType::F32)?,
             ty,
         })
     }
@@ -187,6 +190,7 @@ impl Frame {
             codes,
             scale: None,
             zero: None,
+            global: None,
         };
         let Some(q) = t.ty.elem.quant() else {
             return Ok(t);
@@ -344,6 +348,21 @@ impl Frame {
         self.k.param(&name, Ty::TensorMap)
     }
 
+    /// A parameter that points to memory between the actions of a step, which the kernel reads.
+    pub fn scratch(&mut self, arg: Arg, elem: DType) -> Value {
+        self.pointer(arg, elem, false)
+    }
+
+    /// A parameter that points to the step's fault words, of the least `position`s among at most
+    /// 2³²: the launch is limited to those.
+    pub fn faults(&mut self, positions: &[DimExpr]) -> Value {
+        self.limits.push(Limit {
+            size: DimExpr::product(positions),
+            most: u64::from(u32::MAX),
+        });
+        self.pointer(Arg::Faults, DType::U64, true)
+    }
+
     /// Ends the kernel.
     ///
     /// # Errors
@@ -369,23 +388,17 @@ impl Frame {
 
 /// Formats of the scale and zero point of a type.
 fn param_types(ty: &TensorType) -> (DType, DType) {
-    use qcc_ir::graph::ScaleType;
     match ty.elem.quant() {
         None => (DType::F32, DType::F32),
-        Some(q) => {
-            let scale = match q.scale {
-                ScaleType::Plain(d) => d,
-                ScaleType::TwoLevel(d, _) => d,
-            };
-            (scale, q.zero.unwrap_or(DType::F32))
-        }
+        Some(q) => (q.scale.stored(), q.zero.unwrap_or(DType::F32)),
     }
 }
 
-/// The element type of a pointer: truth values and packed codes are bytes.
+/// The element type of a pointer: truth values, packed codes and powers of two are bytes.
 pub fn memory_type(d: DType) -> DType {
     match d {
-        DType::Bool | DType::I4 | DType::U4 => DType::U8,
+        DType::Bool | DType::E8M0 => DType::U8,
+        d if d.per_byte() > 1 => DType::U8,
         d => d,
     }
 }

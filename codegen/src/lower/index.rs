@@ -9,6 +9,7 @@
 //! ```
 
 use super::frame::{Frame, Source, Tensor, memory_type};
+use qcc_ir::format::Kind;
 use qcc_ir::kernel::{KernelBuilder, Ty, Value, to_compute};
 use qcc_ir::{DType, DimExpr};
 
@@ -115,10 +116,10 @@ fn round_to(n: f64, d: DType) -> f32 {
     v[0] as f32
 }
 
-/// Loads a code as f32. Four-bit codes are unpacked from their byte, low nibble first.
+/// Loads a code as f32. Packed codes are taken out of their byte, the lowest bits first.
 pub fn load_code(k: &mut KernelBuilder, src: Source, d: DType, at: Value) -> Value {
     match src {
-        Source::Pointer(p) if !d.is_int() => {
+        Source::Pointer(p) if !d.is_int() && d.per_byte() == 1 => {
             let q = k.ptr_add(p, at);
             let v = k.load(q);
             if d == DType::F32 {
@@ -130,18 +131,22 @@ pub fn load_code(k: &mut KernelBuilder, src: Source, d: DType, at: Value) -> Val
         Source::Number(n) => k.f32(n as f32),
         _ => {
             let code = load_int_code(k, src, d, at);
-            k.cvt(code, DType::F32)
+            if k.ty(code) == Ty::F32 {
+                code
+            } else {
+                k.cvt(code, DType::F32)
+            }
         }
     }
 }
 
-/// Loads an integer code, or an integral float, as i32.
+/// Loads an integer code, or an integral float, as i32 (an e2m1 code as its value in f32).
 pub fn load_int_code(k: &mut KernelBuilder, src: Source, d: DType, at: Value) -> Value {
     let p = match src {
         Source::Number(n) => return k.i32(n as i32),
         Source::Pointer(p) => p,
     };
-    if d.bits() != 4 {
+    if d.per_byte() == 1 {
         let q = k.ptr_add(p, at);
         let v = k.load(q);
         return if d == DType::I32 {
@@ -150,22 +155,81 @@ pub fn load_int_code(k: &mut KernelBuilder, src: Source, d: DType, at: Value) ->
             k.cvt(v, DType::I32)
         };
     }
-    let byte_at = k.shr_imm(at, 1);
+    let byte_at = k.shr_imm(at, d.per_byte().ilog2());
     let q = k.ptr_add(p, byte_at);
     let byte = k.load(q);
+    take_code(k, byte, d, at)
+}
+
+/// The packed code of element `at` out of its byte.
+pub fn take_code(k: &mut KernelBuilder, byte: Value, d: DType, at: Value) -> Value {
     let byte = k.cvt(byte, DType::I32);
-    let odd = k.and_imm(at, 1);
-    let odd = k.cvt(odd, DType::U32);
-    let shift = k.shl_imm(odd, 2);
+    let within = k.and_imm(at, d.per_byte() as i64 - 1);
+    let within = k.cvt(within, DType::U32);
+    let shift = k.shl_imm(within, d.bits().ilog2());
     let shifted = k.shr(byte, shift);
-    let code = k.and_imm(shifted, 15);
-    if d == DType::I4 {
-        let eight = k.int_like(code, 8);
-        let flipped = k.xor(code, eight);
-        k.add_imm(flipped, -8)
-    } else {
-        code
+    let code = k.and_imm(shifted, (1 << d.bits()) - 1);
+    number_of(k, code, d)
+}
+
+/// The number of a packed code that stands alone in an i32: i32, or f32 for e2m1.
+///
+/// The bits of e2m1 are the upper ones of an f32 whose exponent counts from another bias, so that
+/// number times `2^(127 − 1)` is the value, also of the subnormal code.
+pub fn number_of(k: &mut KernelBuilder, code: Value, d: DType) -> Value {
+    match d.kind() {
+        Kind::Signed => {
+            let half = 1i64 << (d.bits() - 1);
+            let high = k.int_like(code, half);
+            let flipped = k.xor(code, high);
+            k.add_imm(flipped, -half)
+        }
+        Kind::Float => {
+            let sign = k.shr_imm(code, 3);
+            let sign = k.shl_imm(sign, 31);
+            let rest = k.and_imm(code, 7);
+            let rest = k.shl_imm(rest, 22);
+            let bits = k.or(sign, rest);
+            let v = k.bitcast(bits, DType::F32);
+            let by = k.f32(f32::from_bits((127 + 126) << 23));
+            k.mul(v, by)
+        }
+        _ => code,
     }
+}
+
+/// Loads the factor of a block of `t`: its stored scale, multiplied by the global one if there
+/// is one.
+pub fn load_scale(k: &mut KernelBuilder, t: &Tensor, stored: Source, at: Value) -> Value {
+    let d = scale_format(t);
+    let scale = match (d, stored) {
+        (DType::E8M0, Source::Pointer(p)) => {
+            let q = k.ptr_add(p, at);
+            let code = k.load(q);
+            power_of_two(k, code)
+        }
+        _ => load_plain(k, stored, d, at),
+    };
+    let Some(global) = t.global else {
+        return scale;
+    };
+    let zero = k.i64(0);
+    let global = load_plain(k, global, DType::F32, zero);
+    k.mul(scale, global)
+}
+
+/// The value of an e8m0 code: its bits are an f32's exponent, but 2^-127 is subnormal and the
+/// last code is NaN.
+fn power_of_two(k: &mut KernelBuilder, code: Value) -> Value {
+    let code = k.cvt(code, DType::U32);
+    let bits = k.shl_imm(code, 23);
+    let (least, none) = (k.u32(0), k.u32(255));
+    let (is_least, is_none) = (k.eq(code, least), k.eq(code, none));
+    let subnormal = k.u32(1 << 22);
+    let nan = k.u32(0x7fc0_0000);
+    let bits = k.select(is_least, subnormal, bits);
+    let bits = k.select(is_none, nan, bits);
+    k.bitcast(bits, DType::F32)
 }
 
 /// Loads an operand's real value at a position: plain, or `(code − zero)·scale`.
@@ -186,7 +250,7 @@ pub fn load_operand(fr: &mut Frame, t: &Tensor, p: &Position) -> Value {
     match t.scale {
         None => code,
         Some(s) => {
-            let s = load_plain(&mut fr.k, s, scale_format(t), block_at);
+            let s = load_scale(&mut fr.k, t, s, block_at);
             fr.k.mul(code, s)
         }
     }
@@ -194,11 +258,7 @@ pub fn load_operand(fr: &mut Frame, t: &Tensor, p: &Position) -> Value {
 
 /// The format in which a tensor's scales are stored.
 pub fn scale_format(t: &Tensor) -> DType {
-    use qcc_ir::graph::ScaleType;
-    match t.ty.elem.quant().map(|q| q.scale.clone()) {
-        Some(ScaleType::Plain(d)) | Some(ScaleType::TwoLevel(d, _)) => d,
-        None => DType::F32,
-    }
+    t.ty.elem.quant().map_or(DType::F32, |q| q.scale.stored())
 }
 
 /// The offset of the scale that covers the element at `p`, as i64.

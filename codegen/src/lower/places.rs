@@ -28,6 +28,8 @@ pub enum Part {
     Scale,
     /// Zero points.
     Zero,
+    /// The scale above those of the blocks.
+    Global,
 }
 
 impl Part {
@@ -36,6 +38,7 @@ impl Part {
             Part::Codes => "",
             Part::Scale => "#scale",
             Part::Zero => "#zero",
+            Part::Global => "#global",
         }
     }
 }
@@ -64,7 +67,7 @@ pub fn static_param(f: &Func, v: ValueId, part: Part) -> Option<ValueId> {
     let at = op.results.iter().position(|r| *r == v)?;
     let index = match &op.kind {
         OpKind::Quantize => match part {
-            Part::Codes => return None,
+            Part::Codes | Part::Global => return None,
             Part::Scale => 1,
             Part::Zero => 2,
         },
@@ -72,7 +75,7 @@ pub fn static_param(f: &Func, v: ValueId, part: Part) -> Option<ValueId> {
             let stores = &kind.expr()?.stores;
             let store = stores.get(at.min(stores.len() - 1))?;
             usize::from(match part {
-                Part::Codes => return None,
+                Part::Codes | Part::Global => return None,
                 Part::Scale => store.scale?,
                 Part::Zero => store.zero?,
             })
@@ -92,6 +95,7 @@ pub fn place(m: &Module, f: &Func, v: ValueId, part: Part) -> Result<Option<Plac
         Part::Codes => true,
         Part::Scale => quant.is_some(),
         Part::Zero => quant.is_some_and(|q| q.zero.is_some()),
+        Part::Global => quant.is_some_and(|q| q.scale.global().is_some()),
     };
     if !has {
         return Ok(None);
@@ -113,10 +117,12 @@ pub fn place(m: &Module, f: &Func, v: ValueId, part: Part) -> Result<Option<Plac
             weight: w,
             scale,
             zero,
+            global,
         }) => match part {
             Part::Codes => weight(Some(*w)),
             Part::Scale => weight(*scale),
             Part::Zero => weight(*zero),
+            Part::Global => weight(*global),
         },
         _ => Ok(Some(Place::Memory(Arg::Value(part_name(f, v, part))))),
     }

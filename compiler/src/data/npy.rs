@@ -135,8 +135,9 @@ fn write_header(out: &mut impl Write, descr: &str, dims: &[u64]) -> std::io::Res
 fn widen(t: &Tensor) -> Result<Tensor> {
     let to = match t.dtype() {
         DType::BF16 | DType::E4M3 | DType::E5M2 => DType::F32,
-        DType::I4 => DType::I8,
-        DType::U4 => DType::U8,
+        DType::E2M1 | DType::E8M0 | DType::NF4 => DType::F32,
+        DType::I4 | DType::I2 => DType::I8,
+        DType::U4 | DType::U2 => DType::U8,
         _ => return Ok(t.clone()),
     };
     let mut v = vec![0f32; t.numel()];

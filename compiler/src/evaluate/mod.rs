@@ -2,10 +2,13 @@
 //! divergence of a language model ([`Evaluator`]), or the differences of any outputs
 //! ([`Difference`]).
 
+mod divergence;
 mod language;
 mod outputs;
 
-pub use language::{Divergence, Evaluator, Quality};
+pub use divergence::Divergence;
+pub(crate) use divergence::{Position, log_sum_exp};
+pub use language::{Evaluator, Quality};
 pub use outputs::{Difference, Differences};
 
 use qcc_ir::Tensor;
@@ -17,7 +20,7 @@ fn bad(message: String) -> Diagnostic {
 }
 
 /// The elements of a tensor as floats.
-fn floats<T: Real + Default + Clone>(t: &Tensor) -> Result<Vec<T>> {
+pub(crate) fn floats<T: Real + Default + Clone>(t: &Tensor) -> Result<Vec<T>> {
     let mut v = vec![T::default(); t.numel()];
     decode_slice(t.dtype(), t.bytes(), &mut v).map_err(|e| bad(e.to_string()))?;
     Ok(v)

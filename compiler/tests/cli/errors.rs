@@ -174,6 +174,10 @@ fn usage_errors_exit_with_2() {
         codes(&["compile", &model, "--target", "cpu", "--smooth", "2"]),
         "Q0011"
     );
+    let without = [
+        "compile", &model, "--target", "cpu", "--int8", "--smooth", "auto",
+    ];
+    assert_eq!(codes(&without), "Q0525");
     assert_eq!(codes(&["check", &model, "--target", "gpu"]), "Q0011");
     let out = qcc(
         dir.path(),

@@ -16,6 +16,29 @@ fn emitted(dir: &Path, flags: &[&str]) -> String {
     text(&out.stdout)
 }
 
+/// What a GPU has no kernel for becomes weights only, or stays float.
+#[test]
+fn schemes_fall_back_where_a_gpu_has_no_kernel() {
+    let dir = tempfile::tempdir().unwrap();
+    for (scheme, on_cpu, on_gpu) in [
+        ("w4a4", "w4a4-dynamic", "w4a4-weights"),
+        (
+            "w8a8-fp8-block128",
+            "w8a8-fp8-block128-dynamic",
+            "w8a8-fp8-block128-weights",
+        ),
+        ("nvfp4", "nvfp4", "nvfp4"),
+        ("nf4", "nf4", "float"),
+    ] {
+        for (target, chosen) in [("cpu", on_cpu), ("sm_90", on_gpu)] {
+            let flags = ["--target", target, "--scheme", scheme];
+            let found = schemes(&compile_small(dir.path(), "m.qplan", &flags));
+            let layers = found.iter().filter(|(s, _)| s.as_str() == chosen);
+            assert!(layers.map(|(_, n)| *n).sum::<usize>() >= 14, "{scheme} {target}: {found:?}");
+        }
+    }
+}
+
 #[test]
 fn schemes_are_chosen() {
     let dir = tempfile::tempdir().unwrap();
@@ -49,7 +72,16 @@ fn schemes_are_chosen() {
         &["--int4", "--group-size", "64", "--sym"],
         &[("float", 1), ("w4a16-g64-sym", 14)],
     );
-    for methods in ["rtn", "awq", "gptq", "awq,gptq"] {
+    for methods in [
+        "rtn",
+        "mse",
+        "hqq",
+        "awq",
+        "gptq",
+        "awq,gptq",
+        "gptq,refine",
+        "mse,gptq",
+    ] {
         counts(
             &["--int4", "--algo", methods, "--calib", &calib],
             &[("float", 1), ("w4a16-g128-asym", 14)],
@@ -58,6 +90,12 @@ fn schemes_are_chosen() {
     counts(
         &["--scheme", "w4a8", "--asym"],
         &[("float", 1), ("w4a8-asym-dynamic", 14)],
+    );
+    counts(&["--nvfp4"], &[("float", 1), ("nvfp4", 14)]);
+    counts(&["--mxfp4"], &[("float", 1), ("mxfp4", 14)]);
+    counts(
+        &["--scheme", "lut3", "--calib", &calib],
+        &[("float", 1), ("lut3", 14)],
     );
     counts(&["--int8", "--head", "int8"], &[("int8-dynamic", 15)]);
     counts(
@@ -104,12 +142,22 @@ fn weight_methods_differ() {
     let (rtn, gptq) = (plan(&["--algo", "rtn"]), plan(&["--algo", "gptq"]));
     let ordered = plan(&["--algo", "gptq", "--act-order"]);
     assert!(rtn != gptq && gptq != ordered);
+    // Where activations and codes are held, and by how many threads they are made, is not seen.
+    let plain = plan(&["--threads", "1"]);
+    for flags in [
+        &["--max-memory", "0", "--threads", "2"][..],
+        &["--max-memory", "100K", "--threads", "3"],
+        &["--max-memory", "8G"],
+    ] {
+        assert!(plain == plan(flags), "{flags:?}");
+    }
     let refused = |flags: &[&str]| {
         let args = ["compile", &model, "--target", "cpu", "--int4"];
         fails(dir.path(), &[&args[..], flags].concat(), 2)["code"].clone()
     };
     assert_eq!(refused(&["--algo", "gptq"]), "Q0525");
     assert_eq!(refused(&["--algo", "magic"]), "Q0047");
+    assert_eq!(refused(&["--max-memory", "8T"]), "Q0011");
 }
 
 #[test]
@@ -229,6 +277,8 @@ fn bytes_do_not_depend_on_threads() {
     let (_, calib) = small();
     for scheme in [
         &["--int8", "--smooth", "0.5", "--calib", &calib][..],
+        &["--int8", "--calib", &calib],
+        &["--int8", "--rotate", "on", "--seed", "3"],
         &["--fp8", "--calib", &calib],
         &["--int4", "--act-order", "--calib", &calib],
         &[
@@ -295,6 +345,25 @@ fn decisions_are_filtered_by_layer() {
     let (all, one) = (explain(&[]), explain(&["--layer", "^node_linear_6$"]));
     assert!(0 < one && one < all, "{one} of {all}");
     assert_eq!(explain(&["--layer", "nothing"]), 0);
+    // The second of three merged layers: its scheme, and the kernel that computes it.
+    let merged = ["explain", "m.qplan", "--layer", "^node_linear_1$"];
+    let e = json(dir.path(), &merged);
+    let topics = |d: &Value| (d["site"].clone(), d["topic"].clone());
+    let found: Vec<_> = e["decisions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(topics)
+        .collect();
+    let expected = [("node_linear", "fusion"), ("node_linear_1", "scheme")];
+    assert_eq!(found, expected.map(|(s, t)| (s.into(), t.into())));
+    let said = text(&qcc(dir.path(), &merged).stdout);
+    assert!(
+        said.contains("rather than float (") && said.contains("computes node_linear, "),
+        "{said}"
+    );
+    let nobody = qcc(dir.path(), &["explain", "m.qplan", "--layer", "nothing"]);
+    assert!(text(&nobody.stderr).contains("no decision is about `nothing`"));
     fails(dir.path(), &["explain", "m.qplan", "--layer", "("], 2);
 }
 

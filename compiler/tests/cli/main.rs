@@ -1,8 +1,11 @@
 //! The `qcc` command from the outside.
 
 mod auto;
+mod browser;
+mod calibration;
 mod errors;
 mod flags;
+mod report;
 mod support;
 mod warnings;
 mod whole;

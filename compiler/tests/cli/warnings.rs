@@ -58,6 +58,16 @@ fn options_without_effect() {
         ],
         &["--smooth"],
     );
+    with(&["--rotate", "on"], &["--rotate"]);
+    with(
+        &["--int8", "--outlier-columns", "1e9", "--calib", &calib],
+        &["--outlier-columns"],
+    );
+    with(
+        &["--int8", "--outlier-columns", "3", "--calib", &calib],
+        &[],
+    );
+    with(&["--int8", "--rotate", "on", "--seed", "7"], &[]);
 }
 
 #[test]
@@ -80,7 +90,9 @@ fn scheme_flags_do_not_change_a_plan() {
     for flags in [
         &["--int8"][..],
         &["--act", "dynamic"],
-        &["--smooth", "0.5"],
+        &["--smooth", "auto"],
+        &["--rotate", "on"],
+        &["--outlier-columns", "6"],
         &["--algo", "rtn"],
         &["--act-order"],
         &["--float", "f16"],

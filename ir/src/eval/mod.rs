@@ -26,6 +26,7 @@ mod value;
 mod weights;
 
 pub use ops::eval_op;
+pub use quant::{global_scale, real_scales};
 pub use scalar::{binary_f64, binary_i64, erf, unary_f64, undefined};
 pub use weights::{normal, weight_tensor};
 

@@ -35,7 +35,8 @@ pub fn eval_op(
             weight,
             scale,
             zero,
-        } => single(cx.constant(*weight, *scale, *zero)),
+            global,
+        } => single(cx.constant(*weight, [*scale, *zero, *global])),
         OpKind::Splat { value } => single(cx.splat(f64::from_bits(*value))),
         OpKind::Iota { axis } => single(cx.iota(*axis)),
         OpKind::Dim { value } => {
@@ -118,14 +119,14 @@ impl Ctx<'_> {
     fn constant(
         &self,
         w: WeightId,
-        scale: Option<WeightId>,
-        zero: Option<WeightId>,
+        [scale, zero, global]: [Option<WeightId>; 3],
     ) -> Result<Bundle> {
         let get = |w: WeightId| weight_tensor(self.m.weight(w));
         Ok(Bundle {
             codes: get(w)?,
             scale: scale.map(get).transpose()?,
             zero: zero.map(get).transpose()?,
+            global: global.map(get).transpose()?,
         })
     }
 
@@ -153,8 +154,8 @@ impl Ctx<'_> {
             .elem
             .quant()
             .ok_or_else(|| internal("quantize to a plain type"))?;
-        let param = |i: usize| self.operands.get(i).map(|b| &b.codes);
-        quant::quantize(q, &self.load(0)?, param(1), param(2))
+        let given = |i: Option<usize>| i.and_then(|i| self.operands.get(i)).map(|b| &b.codes);
+        quant::quantize(q, &self.load(0)?, q.quantize_params().map(given))
     }
 
     fn map(&self, e: &Expr) -> Result<Vec<Bundle>> {

@@ -122,6 +122,6 @@ pub(super) fn store(
 ) -> Result<Bundle> {
     match &ty.elem {
         Elem::Plain(d) => Ok(store_plain(a, *d)?.into()),
-        Elem::Quant(q) => quant::quantize(q, a, scale, zero),
+        Elem::Quant(q) => quant::quantize(q, a, [scale, zero, None]),
     }
 }

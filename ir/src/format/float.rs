@@ -1,4 +1,4 @@
-//! Conversions between `f32` and the 16-bit and 8-bit floats, one element at a time.
+//! Conversions between `f32` and the narrow floats, one element at a time.
 //!
 //! Every narrow format is sign, exponent, mantissa:
 //! `value = (-1)^s * 2^(e - bias) * (1 + m / 2^man)`, and `2^(1 - bias) * m / 2^man` when `e = 0`.
@@ -9,12 +9,14 @@
 //! | bf16 | 8, 7 | 127 | 3.3895e38 | yes | `7f81..=7fff` | upper half of binary32 |
 //! | e4m3 | 4, 3 | 7 | 448 | no | `7f` | OCP OFP8 1.0, §5.1; ONNX `FLOAT8E4M3FN` |
 //! | e5m2 | 5, 2 | 15 | 57344 | yes | `7d..=7f` | OCP OFP8 1.0, §5.2; ONNX `FLOAT8E5M2` |
+//! | e2m1 | 2, 1 | 1 | 6 | no | none | OCP MX 1.0, §5.3.3; ONNX `FLOAT4E2M1` |
 //!
 //! Encoding rounds to nearest, ties to the even code, and keeps the sign of zero. A NaN becomes
 //! the quiet NaN of the format with the sign kept (f16 `7e00`, bf16 `7fc0`, e4m3 `7f`, e5m2
 //! `7e`). Whether a value has overflowed is decided after rounding: 464 is a tie between 448 and
 //! the absent 480 and becomes 448 in e4m3 under either [`Overflow`]. f16 and bf16 overflow to
-//! infinity, as IEEE 754 and the ONNX `Cast` operator define.
+//! infinity, as IEEE 754 and the ONNX `Cast` operator define; e2m1 saturates always, and a NaN,
+//! which it does not have, becomes 6 (PTX `cvt.satfinite`).
 //!
 //! Decoding is exact. A NaN keeps its sign; f16 and bf16 keep the payload too.
 
@@ -74,6 +76,15 @@ const E5M2: Layout = Layout {
     max: 0x7b,
     overflow: 0x7c,
     nan: 0x7e,
+};
+
+const E2M1: Layout = Layout {
+    man: 1,
+    bias: 1,
+    bits: 4,
+    max: 0x7,
+    overflow: 0x7,
+    nan: 0x7,
 };
 
 const SIGN: u32 = 0x8000_0000;
@@ -154,6 +165,15 @@ pub const fn encode_e5m2(x: f32, overflow: Overflow) -> u8 {
     encode(x, E5M2, overflow) as u8
 }
 
+/// Encodes to e2m1 (`FLOAT4E2M1`), in the low nibble; saturates.
+#[inline]
+pub const fn encode_e2m1(x: f32) -> u8 {
+    if x.is_nan() {
+        return E2M1.nan as u8;
+    }
+    encode(x, E2M1, Overflow::Saturate) as u8
+}
+
 /// The value of an f16 code.
 #[inline]
 pub const fn decode_f16(code: u16) -> f32 {
@@ -183,6 +203,12 @@ pub const fn decode_e4m3(code: u8) -> f32 {
 #[inline]
 pub const fn decode_e5m2(code: u8) -> f32 {
     E5M2_VALUES[code as usize]
+}
+
+/// The value of an e2m1 code, of which the low nibble counts.
+#[inline]
+pub const fn decode_e2m1(code: u8) -> f32 {
+    f32::from_bits(decode_finite(code as u32 & 15, E2M1))
 }
 
 static E4M3_VALUES: [f32; 256] = table(E4M3);

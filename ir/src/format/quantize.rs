@@ -1,4 +1,4 @@
-//! Quantization of one number, and the scale and zero point of a range.
+//! Quantization of one number.
 //!
 //! ```text
 //! quantize(x)      = saturate(round(x / scale) + zero)      all in f32, true division
@@ -6,12 +6,13 @@
 //! ```
 //!
 //! This is ONNX `QuantizeLinear` and `DequantizeLinear` with an `f32` scale. Integer storages
-//! round half to even and saturate to their [`IntRange`]. For e4m3 and e5m2, `round` and
-//! `saturate` are those of the format ([`super::Overflow::Saturate`]) and the zero point is 0.
-//! A NaN input gives code 0 in an integer storage and NaN in a float one. A scale that is stored
+//! round half to even and saturate to their [`IntRange`]. For the others `round` and `saturate`
+//! are those of the format ([`super::Overflow::Saturate`]) and the zero point is 0. A NaN input
+//! gives code 0 in an integer storage, NaN in an 8-bit float, 6 in e2m1 and 0 in nf4. A scale that is stored
 //! in f16 or bf16 is decoded first; it is that rounded value that divides.
 
-use super::float::{decode_e4m3, decode_e5m2, encode_e4m3, encode_e5m2};
+use super::float::{decode_e2m1, decode_e4m3, decode_e5m2, encode_e2m1, encode_e4m3, encode_e5m2};
+use super::table::{decode_nf4, encode_nf4};
 use super::{DType, FormatError, Overflow};
 
 /// Which codes of an integer storage are used.
@@ -33,7 +34,8 @@ pub struct IntRange {
     pub max: i32,
 }
 
-/// A storage of quantized codes with its range: one of i4, u4, i8, u8, i16, u16, i32, e4m3, e5m2.
+/// A storage of quantized codes with its range: one of i2, u2, i4, u4, i8, u8, i16, u16, i32,
+/// e4m3, e5m2, e2m1, nf4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QuantFormat {
     dtype: DType,
@@ -49,6 +51,8 @@ pub(super) enum Codes {
     Int32(IntRange),
     E4M3,
     E5M2,
+    E2M1,
+    Nf4,
 }
 
 impl QuantFormat {
@@ -63,6 +67,8 @@ impl QuantFormat {
             Range::Narrow => IntRange { min: -max, max },
         };
         let codes = match dtype {
+            DType::I2 => Codes::Int(int(-2, 1)),
+            DType::U2 => Codes::Int(int(0, 3)),
             DType::I4 => Codes::Int(int(-8, 7)),
             DType::U4 => Codes::Int(int(0, 15)),
             DType::I8 => Codes::Int(int(-128, 127)),
@@ -72,6 +78,8 @@ impl QuantFormat {
             DType::I32 => Codes::Int32(int(i32::MIN, i32::MAX)),
             DType::E4M3 => Codes::E4M3,
             DType::E5M2 => Codes::E5M2,
+            DType::E2M1 => Codes::E2M1,
+            DType::NF4 => Codes::Nf4,
             _ => return Err(FormatError::NotQuantizable(dtype)),
         };
         if range == Range::Narrow && dtype.kind() != super::Kind::Signed {
@@ -106,19 +114,22 @@ impl QuantFormat {
     pub fn int_range(self) -> Option<IntRange> {
         match self.codes {
             Codes::Int(range) | Codes::Int32(range) => Some(range),
-            Codes::E4M3 | Codes::E5M2 => None,
+            Codes::E4M3 | Codes::E5M2 | Codes::E2M1 | Codes::Nf4 => None,
         }
     }
 
-    /// The value of the greatest finite code: 127, 7, 255, …, 448 for e4m3, 57344 for e5m2.
+    /// The value of the greatest finite code: 127, 7, 255, …, 448 for e4m3, 57344 for e5m2, 6 for
+    /// e2m1, 1 for nf4.
     ///
-    /// It is the usual denominator of [`scale_symmetric`]. Other conventions exist and are
+    /// It is the usual denominator of [`super::scale_symmetric`]. Other conventions exist and are
     /// passed there instead, for instance 7.5 for i4 (half the width of `[-8, 7]`).
     pub fn max(self) -> f32 {
         match self.codes {
             Codes::Int(range) | Codes::Int32(range) => range.max as f32,
             Codes::E4M3 => 448.0,
             Codes::E5M2 => 57344.0,
+            Codes::E2M1 => 6.0,
+            Codes::Nf4 => 1.0,
         }
     }
 
@@ -129,7 +140,20 @@ impl QuantFormat {
             (Codes::Int(range), Range::Full) => (range.min..=range.max).contains(&zero),
             (Codes::Int(range), Range::Narrow) => (range.min - 1..=range.max).contains(&zero),
             (Codes::Int32(_), _) => true,
-            (Codes::E4M3 | Codes::E5M2, _) => zero == 0,
+            (Codes::E4M3 | Codes::E5M2 | Codes::E2M1 | Codes::Nf4, _) => zero == 0,
+        }
+    }
+
+    /// The least and the greatest `x / scale + zero` that round to a code without saturation:
+    /// half a step beyond the outermost codes, of which `levels` may leave fewer.
+    pub fn unclipped(self, levels: Option<IntRange>) -> (f32, f32) {
+        match (self.codes, levels) {
+            (Codes::Int(r) | Codes::Int32(r), None) | (_, Some(r)) => {
+                (r.min as f32 - 0.5, r.max as f32 + 0.5)
+            }
+            // The steps below 448 and 57344 are 32 and 8192.
+            (Codes::E4M3, None) => (-464.0, 464.0),
+            (Codes::E5M2, None) => (-61440.0, 61440.0),
         }
     }
 
@@ -137,24 +161,27 @@ impl QuantFormat {
         self.codes
     }
 
-    /// `saturate(round(x / scale) + zero)`: an integer code, or the bits (0 to 255) of an 8-bit
-    /// float. `zero` must satisfy [`Self::allows_zero`]; the floats ignore it.
+    /// `saturate(round(x / scale) + zero)`: an integer code, or the bits of a narrow float. `zero` must satisfy [`Self::allows_zero`]; the floats ignore it.
     pub fn quantize(self, x: f32, scale: f32, zero: i32) -> i32 {
         match self.codes {
             Codes::Int(range) => quantize_int(x, scale, zero, range),
             Codes::Int32(range) => quantize_i32(x, scale, zero, range),
             Codes::E4M3 => i32::from(quantize_e4m3(x, scale)),
             Codes::E5M2 => i32::from(quantize_e5m2(x, scale)),
+            Codes::E2M1 => i32::from(encode_e2m1(x / scale)),
+            Codes::Nf4 => i32::from(encode_nf4(x / scale)),
         }
     }
 
     /// `(code - zero) * scale` for a code as [`Self::quantize`] gives it. Of a float's code the
-    /// low 8 bits count, and `zero` is ignored.
+    /// low bits count, and `zero` is ignored.
     pub fn dequantize(self, code: i32, scale: f32, zero: i32) -> f32 {
         match self.codes {
             Codes::Int(_) | Codes::Int32(_) => dequantize_int(code, scale, zero),
             Codes::E4M3 => decode_e4m3(code as u8) * scale,
             Codes::E5M2 => decode_e5m2(code as u8) * scale,
+            Codes::E2M1 => decode_e2m1(code as u8) * scale,
+            Codes::Nf4 => decode_nf4(code as u8) * scale,
         }
     }
 }
@@ -192,81 +219,4 @@ pub(super) fn quantize_e5m2(x: f32, scale: f32) -> u8 {
 #[inline(always)]
 pub(super) fn dequantize_int(code: i32, scale: f32, zero: i32) -> f32 {
     (i64::from(code) - i64::from(zero)) as f32 * scale
-}
-
-/// `absmax / denominator`, or 1 when that is 0 (an all-zero block, whose codes are then all 0).
-///
-/// The denominator is explicit because tools differ: [`QuantFormat::max`] (127, 7, 448, 57344)
-/// or for instance 7.5 for i4.
-///
-/// # Errors
-/// [`FormatError::Statistic`] when `absmax` is NaN, infinite or negative;
-/// [`FormatError::Denominator`].
-pub fn scale_symmetric(absmax: f32, denominator: f32) -> Result<f32, FormatError> {
-    if !(denominator.is_finite() && denominator > 0.0) {
-        return Err(FormatError::Denominator(denominator));
-    }
-    if !(absmax.is_finite() && absmax >= 0.0) {
-        return Err(FormatError::Statistic {
-            what: "absmax",
-            value: absmax,
-        });
-    }
-    let scale = absmax / denominator;
-    if scale.is_infinite() {
-        return Err(FormatError::Denominator(denominator));
-    }
-    Ok(if scale == 0.0 { 1.0 } else { scale })
-}
-
-/// Scale and zero point that map `[min(0, min), max(0, max)]` onto the codes of `format`:
-///
-/// ```text
-/// scale = (max - min) / (qmax - qmin)
-/// zero  = round_half_even(saturate(qmin - min / scale))
-/// ```
-///
-/// in f32, as ONNX `DynamicQuantizeLinear` defines for u8. The range always holds 0, so 0 is
-/// exact. An all-zero input has scale 1 (and by the formula zero point `qmin`).
-///
-/// # Errors
-/// [`FormatError::NotInteger`] for 8-bit floats; [`FormatError::Statistic`] when a bound is NaN
-/// or infinite, when `min > max`, or when `max - min` overflows.
-pub fn scale_asymmetric(
-    min: f32,
-    max: f32,
-    format: QuantFormat,
-) -> Result<(f32, i32), FormatError> {
-    let range = format
-        .int_range()
-        .ok_or(FormatError::NotInteger(format.dtype()))?;
-    scale_asymmetric_in(min, max, range)
-}
-
-/// As [`scale_asymmetric`] onto the codes of `range`, which may be fewer than a storage has:
-/// 3-bit codes in a 4-bit storage.
-///
-/// # Errors
-/// As [`scale_asymmetric`].
-pub fn scale_asymmetric_in(min: f32, max: f32, range: IntRange) -> Result<(f32, i32), FormatError> {
-    let refuse = |what, value| Err(FormatError::Statistic { what, value });
-    if !min.is_finite() {
-        return refuse("minimum", min);
-    }
-    if !max.is_finite() {
-        return refuse("maximum", max);
-    }
-    if min > max {
-        return refuse("range", max - min);
-    }
-    let low = if min < 0.0 { min } else { 0.0 };
-    let high = if max > 0.0 { max } else { 0.0 };
-    if (high - low).is_infinite() {
-        return refuse("range", high - low);
-    }
-    let (qmin, qmax) = (range.min as f32, range.max as f32);
-    let quotient = (high - low) / (qmax - qmin);
-    let scale = if quotient == 0.0 { 1.0 } else { quotient };
-    let zero = (qmin - low / scale).clamp(qmin, qmax).round_ties_even();
-    Ok((scale, (zero as i32).clamp(range.min, range.max)))
 }

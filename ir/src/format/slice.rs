@@ -1,8 +1,8 @@
 //! Bulk conversion between stored bytes and numbers.
 //!
-//! Storage is little endian. The 4-bit formats are packed two in a byte, the first element in
-//! the low nibble, whatever the tensor's shape; the high nibble of an odd tail is 0 when written
-//! and ignored when read (ONNX `TensorProto`, types `INT4` and `UINT4`).
+//! Storage is little endian. Formats of 4 and 2 bits are packed two and four in a byte, the first
+//! element in the lowest bits, whatever the tensor's shape; the unused bits of a tail are 0 when
+//! written and ignored when read (ONNX `TensorProto`, types `INT4`, `UINT4`, `INT2`, `UINT2`).
 //!
 //! Encoding reals to integers is `saturate(round_half_even(x))` with NaN to 0; a caller that
 //! wants the truncation of ONNX `Cast` truncates first. Encoding to `bool` gives `x != 0`.
@@ -11,9 +11,11 @@
 //! `f32`), which round to nearest even.
 
 use super::float::{
-    decode_bf16, decode_e4m3, decode_e5m2, decode_f16, encode_bf16, encode_e4m3, encode_e5m2,
-    encode_f16, round_to_odd,
+    decode_bf16, decode_e2m1, decode_e4m3, decode_e5m2, decode_f16, encode_bf16, encode_e2m1,
+    encode_e4m3, encode_e5m2, encode_f16, round_to_odd,
 };
+use super::power::{decode_e8m0, encode_e8m0};
+use super::table::{decode_nf4, encode_nf4};
 use super::{DType, FormatError, Overflow};
 
 /// The number types that tensors are decoded to: `f32` and `f64`.
@@ -115,6 +117,9 @@ pub fn decode_slice<T: Real>(dtype: DType, bytes: &[u8], out: &mut [T]) -> Resul
         }),
         DType::E4M3 => each(bytes, out, |[c]| T::from_f32(decode_e4m3(c))),
         DType::E5M2 => each(bytes, out, |[c]| T::from_f32(decode_e5m2(c))),
+        DType::E8M0 => each(bytes, out, |[c]| T::from_f32(decode_e8m0(c))),
+        DType::E2M1 => fields::<4, _>(bytes, out, |c| T::from_f32(decode_e2m1(c))),
+        DType::NF4 => fields::<4, _>(bytes, out, |c| T::from_f32(decode_nf4(c))),
         DType::U64 => each(bytes, out, |c| T::from_u64(u64::from_le_bytes(c))),
         _ => each_int(dtype, bytes, out, T::from_i64),
     }
@@ -161,6 +166,9 @@ pub fn encode_slice_with<T: Real>(
         DType::BF16 => write(src, bytes, |v| encode_bf16(v.narrow()).to_le_bytes()),
         DType::E4M3 => write(src, bytes, |v| [encode_e4m3(v.narrow(), overflow)]),
         DType::E5M2 => write(src, bytes, |v| [encode_e5m2(v.narrow(), overflow)]),
+        DType::E8M0 => write(src, bytes, |v| [encode_e8m0(v.narrow())]),
+        DType::E2M1 => write_fields::<4, _>(src, bytes, |v| encode_e2m1(v.narrow())),
+        DType::NF4 => write_fields::<4, _>(src, bytes, |v| encode_nf4(v.narrow())),
         // The casts to an integer saturate and send NaN to 0.
         DType::I64 => write(src, bytes, |v| (round(v) as i64).to_le_bytes()),
         DType::I32 => write(src, bytes, |v| (round(v) as i32).to_le_bytes()),
@@ -170,8 +178,10 @@ pub fn encode_slice_with<T: Real>(
         DType::U32 => write(src, bytes, |v| (round(v) as u32).to_le_bytes()),
         DType::U16 => write(src, bytes, |v| (round(v) as u16).to_le_bytes()),
         DType::U8 => write(src, bytes, |v| [round(v) as u8]),
-        DType::I4 => write_nibbles(src, bytes, |v| (round(v) as i8).clamp(-8, 7) as u8),
-        DType::U4 => write_nibbles(src, bytes, |v| (round(v) as u8).min(15)),
+        DType::I4 => write_fields::<4, _>(src, bytes, |v| (round(v) as i8).clamp(-8, 7) as u8),
+        DType::U4 => write_fields::<4, _>(src, bytes, |v| (round(v) as u8).min(15)),
+        DType::I2 => write_fields::<2, _>(src, bytes, |v| (round(v) as i8).clamp(-2, 1) as u8),
+        DType::U2 => write_fields::<2, _>(src, bytes, |v| (round(v) as u8).min(3)),
         DType::Bool => write(src, bytes, |v| [u8::from(v != T::default())]),
     }
     Ok(())
@@ -193,7 +203,8 @@ pub fn encode_slice_i64(dtype: DType, src: &[i64], bytes: &mut [u8]) -> Result<(
         (_, 32) => write(src, bytes, |v| (v as u32).to_le_bytes()),
         (_, 16) => write(src, bytes, |v| (v as u16).to_le_bytes()),
         (_, 8) => write(src, bytes, |v| [v as u8]),
-        _ => write_nibbles(src, bytes, |v| v as u8),
+        (_, 4) => write_fields::<4, _>(src, bytes, |v| v as u8),
+        _ => write_fields::<2, _>(src, bytes, |v| v as u8),
     }
     Ok(())
 }
@@ -248,25 +259,27 @@ fn each_int<T>(dtype: DType, bytes: &[u8], out: &mut [T], f: impl Fn(i64) -> T) 
         DType::U16 => each(bytes, out, |c| f(i64::from(u16::from_le_bytes(c)))),
         DType::U8 => each(bytes, out, |[c]| f(i64::from(c))),
         DType::Bool => each(bytes, out, |[c]| f(i64::from(c != 0))),
-        DType::I4 => nibbles(bytes, out, |c| f(i64::from(sign_extend(c)))),
-        DType::U4 => nibbles(bytes, out, |c| f(i64::from(c))),
+        DType::I4 => fields::<4, _>(bytes, out, |c| f(i64::from(sign_extend::<4>(c)))),
+        DType::U4 => fields::<4, _>(bytes, out, |c| f(i64::from(c))),
+        DType::I2 => fields::<2, _>(bytes, out, |c| f(i64::from(sign_extend::<2>(c)))),
+        DType::U2 => fields::<2, _>(bytes, out, |c| f(i64::from(c))),
         // Floats are decoded or refused by the callers.
-        DType::F64 | DType::F32 | DType::F16 | DType::BF16 | DType::E4M3 | DType::E5M2 => {}
+        DType::F64 | DType::F32 | DType::F16 | DType::BF16 => {}
+        DType::E4M3 | DType::E5M2 | DType::E2M1 | DType::E8M0 | DType::NF4 => {}
     }
 }
 
-/// The value of a 4-bit two's complement code, which must be below 16.
+/// The value of a two's complement code of `BITS` bits, which must have no higher ones.
 #[inline(always)]
-pub(super) const fn sign_extend(nibble: u8) -> i8 {
-    ((nibble << 4) as i8) >> 4
+pub(super) const fn sign_extend<const BITS: u32>(code: u8) -> i8 {
+    ((code << (8 - BITS)) as i8) >> (8 - BITS)
 }
 
-/// Splits packed bytes into nibbles: `out.len()` of them.
-pub(super) fn nibbles<T>(bytes: &[u8], out: &mut [T], f: impl Fn(u8) -> T) {
-    for (pair, &byte) in out.chunks_mut(2).zip(bytes) {
-        pair[0] = f(byte & 15);
-        if let Some(high) = pair.get_mut(1) {
-            *high = f(byte >> 4);
+/// Splits packed bytes into codes of `BITS` bits, the lowest first: `out.len()` of them.
+pub(super) fn fields<const BITS: u32, T>(bytes: &[u8], out: &mut [T], f: impl Fn(u8) -> T) {
+    for (codes, &byte) in out.chunks_mut(8 / BITS as usize).zip(bytes) {
+        for (i, to) in codes.iter_mut().enumerate() {
+            *to = f(byte >> (i as u32 * BITS) & ((1 << BITS) - 1));
         }
     }
 }
@@ -283,9 +296,11 @@ fn write<const N: usize, T: Copy>(src: &[T], bytes: &mut [u8], f: impl Fn(T) -> 
     }
 }
 
-fn write_nibbles<T: Copy>(src: &[T], bytes: &mut [u8], f: impl Fn(T) -> u8) {
-    for (to, pair) in bytes.iter_mut().zip(src.chunks(2)) {
-        let high = pair.get(1).map_or(0, |&v| f(v));
-        *to = (f(pair[0]) & 15) | (high << 4);
+fn write_fields<const BITS: u32, T: Copy>(src: &[T], bytes: &mut [u8], f: impl Fn(T) -> u8) {
+    for (to, codes) in bytes.iter_mut().zip(src.chunks(8 / BITS as usize)) {
+        *to = 0;
+        for (i, &v) in codes.iter().enumerate() {
+            *to |= (f(v) & ((1 << BITS) - 1)) << (i as u32 * BITS);
+        }
     }
 }

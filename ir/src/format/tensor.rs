@@ -8,12 +8,13 @@
 use std::ops::Range as Span;
 
 use super::block::product;
-use super::float::{decode_e4m3, decode_e5m2};
+use super::float::{decode_e2m1, decode_e4m3, decode_e5m2, encode_e2m1};
 use super::quantize::{
     Codes, dequantize_int, quantize_e4m3, quantize_e5m2, quantize_i32, quantize_int,
 };
-use super::slice::{bytes_for, nibbles, sign_extend};
-use super::{BlockShape, DType, FormatError, QuantFormat};
+use super::slice::{bytes_for, fields, sign_extend};
+use super::table::{decode_nf4, encode_nf4};
+use super::{BlockShape, DType, FormatError, IntRange, QuantFormat};
 
 /// Scales and zero points of a tensor, row-major in the shape [`BlockShape::scale_shape`].
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +63,7 @@ impl<'a> QuantParams<'a> {
 }
 
 /// The codes of `x` (shape `dims`), as stored bytes: [`DType::byte_len`] of them, little endian,
-/// 4-bit codes packed with the first element in the low nibble.
+/// codes of 4 and 2 bits packed with the first element in the lowest bits.
 ///
 /// Each element is [`QuantFormat::quantize`] with the scale and zero point of its block.
 ///
@@ -93,10 +94,10 @@ pub fn quantize_nd(
         }),
         (Codes::E4M3, _) => runs.map(x, &mut out, params, |x, s, _| [quantize_e4m3(x, s)]),
         (Codes::E5M2, _) => runs.map(x, &mut out, params, |x, s, _| [quantize_e5m2(x, s)]),
+        (Codes::E2M1, _) => runs.map(x, &mut out, params, |x, s, _| [encode_e2m1(x / s)]),
+        (Codes::Nf4, _) => runs.map(x, &mut out, params, |x, s, _| [encode_nf4(x / s)]),
     }
-    if format.dtype().bits() == 4 {
-        pack_nibbles(&mut out);
-    }
+    pack(&mut out, format.dtype());
     Ok(out)
 }
 
@@ -120,17 +121,21 @@ pub fn dequantize_nd(
     let runs = Runs::new(dims, block);
     let mut out = vec![0.0; elems];
     match dtype {
-        DType::I4 | DType::U4 => {
-            let extend = if dtype == DType::I4 {
-                sign_extend
-            } else {
-                |c| c as i8
-            };
-            let mut wide = vec![0i8; elems];
-            nibbles(codes, &mut wide, extend);
+        DType::I4 | DType::U4 | DType::I2 | DType::U2 => {
+            let wide = integers(dtype, codes, elems);
             runs.unmap(&wide, &mut out, params, |&c, s, z| {
                 small(i32::from(c), s, z)
             });
+        }
+        DType::E2M1 | DType::NF4 => {
+            let value = if dtype == DType::E2M1 {
+                decode_e2m1
+            } else {
+                decode_nf4
+            };
+            let mut wide = vec![0f32; elems];
+            fields::<4, _>(codes, &mut wide, value);
+            runs.unmap(&wide, &mut out, params, |c, s, _| c * s);
         }
         DType::I8 => runs.unmap(codes, &mut out, params, |&c, s, z| {
             small(i32::from(c as i8), s, z)
@@ -153,10 +158,70 @@ pub fn dequantize_nd(
     Ok(out)
 }
 
+/// How many elements saturate: their `x / scale + zero` lies more than half a step beyond the
+/// outermost code. `levels` are the codes that are used, where they are fewer than the format has.
+///
+/// # Errors
+/// As [`quantize_nd`].
+pub fn clipped_nd(
+    x: &[f32],
+    dims: &[usize],
+    block: &BlockShape,
+    (format, levels): (QuantFormat, Option<IntRange>),
+    params: QuantParams<'_>,
+) -> Result<u64, FormatError> {
+    check_len("tensor elements", product(dims)?, x.len())?;
+    params.check(block.scale_count(dims)?, format)?;
+    let (lo, hi) = format.unclipped(levels);
+    let mut out = vec![0; x.len()];
+    Runs::new(dims, block).map(x, &mut out, params, |x, s, z| {
+        let q = x / s + z as f32;
+        [u8::from(q < lo || q > hi)]
+    });
+    Ok(out.iter().map(|c| u64::from(*c)).sum())
+}
+
 /// [`dequantize_int`] where the difference cannot overflow: codes and zero points of 16 bits.
 #[inline(always)]
 fn small(code: i32, scale: f32, zero: i32) -> f32 {
     (code - zero) as f32 * scale
+}
+
+/// The values of stored codes that index tables: `table[block][code]`, one table of
+/// `2^bits` values for each block of a tensor of shape `dims`, row-major.
+///
+/// # Errors
+/// [`FormatError::NotQuantizable`] unless `storage` is u2, u4 or u8; [`FormatError::Rank`],
+/// [`FormatError::TooLarge`], [`FormatError::Length`].
+pub fn dequantize_table_nd(
+    codes: &[u8],
+    dims: &[usize],
+    block: &BlockShape,
+    storage: DType,
+    tables: &[f32],
+) -> Result<Vec<f32>, FormatError> {
+    let elems = product(dims)?;
+    let mut index = vec![0u8; elems];
+    check_len("encoded bytes", bytes_for(storage, elems)?, codes.len())?;
+    match storage {
+        DType::U2 => fields::<2, _>(codes, &mut index, |c| c),
+        DType::U4 => fields::<4, _>(codes, &mut index, |c| c),
+        DType::U8 => index.copy_from_slice(codes),
+        d => return Err(FormatError::NotQuantizable(d)),
+    }
+    let size = 1 << storage.bits();
+    let blocks = block.scale_count(dims)?;
+    let all = blocks.checked_mul(size).ok_or(FormatError::TooLarge)?;
+    check_len("table entries", all, tables.len())?;
+    let mut out = vec![0.0; elems];
+    Runs::new(dims, block).visit(|run| {
+        let first = run.scale;
+        for (i, at) in run.elems.enumerate() {
+            let table = first + if run.each { i } else { 0 };
+            out[at] = tables[table * size + usize::from(index[at])];
+        }
+    });
+    Ok(out)
 }
 
 /// The largest magnitude in each block, NaN where the block holds a NaN.
@@ -214,14 +279,32 @@ fn check_len(what: &'static str, expected: usize, found: usize) -> Result<(), Fo
     })
 }
 
-/// Packs one code per byte into one per nibble, in place.
-fn pack_nibbles(codes: &mut Vec<u8>) {
-    let packed = codes.len().div_ceil(2);
+/// Packs one code per byte into as many as the format has in a byte, in place.
+fn pack(codes: &mut Vec<u8>, dtype: DType) {
+    let (per, bits) = (dtype.per_byte(), dtype.bits());
+    if per == 1 {
+        return;
+    }
+    let packed = codes.len().div_ceil(per);
     for i in 0..packed {
-        let high = codes.get(2 * i + 1).map_or(0, |&c| c << 4);
-        codes[i] = (codes[2 * i] & 15) | high;
+        let all = &codes[i * per..codes.len().min((i + 1) * per)];
+        let low = |c: u8| c & ((1 << bits) - 1);
+        let parts = all.iter().enumerate();
+        codes[i] = parts.fold(0, |byte, (j, c)| byte | low(*c) << (j as u32 * bits));
     }
     codes.truncate(packed);
+}
+
+/// Packed integers, one in a byte.
+fn integers(dtype: DType, codes: &[u8], elems: usize) -> Vec<i8> {
+    let mut wide = vec![0i8; elems];
+    match dtype {
+        DType::I4 => fields::<4, _>(codes, &mut wide, sign_extend::<4>),
+        DType::U4 => fields::<4, _>(codes, &mut wide, |c| c as i8),
+        DType::I2 => fields::<2, _>(codes, &mut wide, sign_extend::<2>),
+        _ => fields::<2, _>(codes, &mut wide, |c| c as i8),
+    }
+    wide
 }
 
 /// Consecutive elements whose scales are the same one, or consecutive too.

@@ -308,6 +308,7 @@ fn prototypes() -> Vec<OpKind> {
             weight: WeightId(0),
             scale: None,
             zero: None,
+            global: None,
         },
         OpKind::Splat { value: 0 },
         OpKind::Iota { axis: 0 },

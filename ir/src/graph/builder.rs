@@ -198,6 +198,7 @@ impl Builder {
             weight,
             scale: None,
             zero: None,
+            global: None,
         };
         let name = w.name.clone();
         self.push(kind, &[], vec![ty], &[&name])[0]

@@ -87,7 +87,8 @@ pub struct RotaryAttrs {
 /// What an op computes. Operands in order are given as `(a, b, [optional])`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum OpKind {
-    /// `()` A weight. A quantized result names the tensors of its codes, scales and zero points.
+    /// `()` A weight. A quantized result names the tensors of its codes, scales and zero points,
+    /// and of the scale above those of its blocks.
     Const {
         /// Values, or codes.
         weight: WeightId,
@@ -95,6 +96,8 @@ pub enum OpKind {
         scale: Option<WeightId>,
         /// Zero points of a quantized constant.
         zero: Option<WeightId>,
+        /// The scale of the whole tensor where scales have two levels.
+        global: Option<WeightId>,
     },
     /// `()` Every element is this number: the bits of an f64, converted to the result's format.
     Splat {
@@ -123,7 +126,8 @@ pub enum OpKind {
     /// `(operands…)` Any number of results from one elementwise expression.
     Map(Expr),
     /// `(x, [scale, [zero]])` Quantization to the result's type. A dynamic type takes no
-    /// scale: it is computed from each block of `x`.
+    /// scale: it is computed from each block of `x`. Where scales have two levels, the last
+    /// operand is the scale of the whole tensor: `(x, scale, global)`, or `(x, global)`.
     Quantize,
     /// `(x)` The real values of a quantized operand.
     Dequantize,

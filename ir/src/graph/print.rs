@@ -101,9 +101,10 @@ fn print_op<W: Write>(f: &mut W, func: &Func, op: &Op, module: Option<&Module>) 
         weight,
         scale,
         zero,
+        global,
     } = &op.kind
     {
-        const_weights(f, module, *weight, [*scale, *zero])?;
+        const_weights(f, module, *weight, [*scale, *zero, *global])?;
     }
     for (i, o) in op.operands.iter().enumerate() {
         let before = if i == 0 { " " } else { ", " };
@@ -121,12 +122,12 @@ fn print_op<W: Write>(f: &mut W, func: &Func, op: &Op, module: Option<&Module>) 
     Ok(())
 }
 
-/// `@codes, @scale, @zero`; `_` stands for a scale that is not there although a zero point is.
+/// `@codes, @scale, @zero, @global`; `_` stands for one that is not there although a later is.
 fn const_weights<W: Write>(
     f: &mut W,
     module: Option<&Module>,
     weight: WeightId,
-    params: [Option<WeightId>; 2],
+    params: [Option<WeightId>; 3],
 ) -> fmt::Result {
     let name = |id: WeightId| match module.and_then(|m| m.weights.get(id.index())) {
         Some(w) => Name(&w.name).to_string(),

@@ -9,20 +9,65 @@
 //! q<e4m3, [1, *], scale=f32>[128, 784]                  per output channel
 //! q<i8, [1, 1, *], scale=f32, dynamic, narrow>[b, s, 784]  per token, computed at run time
 //! q<u4, [1, 128], scale=f16, zero=u4>[128, 784]         groups of 128 along the last axis
+//! q<e2m1, [1, 16], scale=e4m3/f32>[128, 784]            NVFP4: two levels of scales
+//! q<e2m1, [1, 32], scale=e8m0 floor>[128, 784]          MXFP4: powers of two
+//! q<u4, [1, *], table=f32>[128, 784]                    each row has a table of 16 values
 //! ```
 
-use crate::format::{BlockShape, DType};
+use crate::format::{BlockShape, DType, FormatError, PowerRound, QuantFormat};
+use crate::format::{scale_power, scale_symmetric, scale_two_level};
 use crate::{DimExpr, diag};
 use std::fmt;
 
-/// How a scale is stored: a float, or quantized itself under a further scale.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// How a scale is stored, and what it is: a factor, or a table of values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScaleType {
     /// Stored as this format.
     Plain(DType),
     /// Stored in the first format, multiplied by one scale of the second for the whole tensor
     /// (`scale=e4m3/f32`, NVFP4's two levels).
     TwoLevel(DType, DType),
+    /// Stored as e8m0, a power of two found in this way (`scale=e8m0 floor`, MX).
+    Power(PowerRound),
+    /// Instead of one factor, the value of each code, stored as this format (`table=f32`).
+    Table(DType),
+}
+
+impl ScaleType {
+    /// The format of the numbers that there are for each block.
+    pub fn stored(&self) -> DType {
+        match self {
+            ScaleType::Plain(d) | ScaleType::TwoLevel(d, _) | ScaleType::Table(d) => *d,
+            ScaleType::Power(_) => DType::E8M0,
+        }
+    }
+
+    /// The format of the one scale above those of the blocks.
+    pub fn global(&self) -> Option<DType> {
+        match self {
+            ScaleType::TwoLevel(_, d) => Some(*d),
+            _ => None,
+        }
+    }
+
+    /// The scale of a symmetric block, before it is stored; below `global` where there is one.
+    ///
+    /// # Errors
+    /// [`FormatError::Statistic`] when `absmax` is NaN, infinite or negative;
+    /// [`FormatError::NotQuantizable`] for a table.
+    pub fn of_block(
+        &self,
+        absmax: f32,
+        format: QuantFormat,
+        global: f32,
+    ) -> Result<f32, FormatError> {
+        match self {
+            ScaleType::Plain(_) => scale_symmetric(absmax, format.max()),
+            ScaleType::TwoLevel(..) => scale_two_level(absmax, format, global),
+            ScaleType::Power(round) => scale_power(absmax, format, *round),
+            ScaleType::Table(_) => Err(FormatError::NotQuantizable(format.dtype())),
+        }
+    }
 }
 
 /// The scheme of a quantized tensor: `real = (code − zero) · scale`.
@@ -43,6 +88,15 @@ pub struct QuantType {
 }
 
 impl QuantType {
+    /// Which operands of `quantize` are the scale, the zero point and the global scale.
+    pub fn quantize_params(&self) -> [Option<usize>; 3] {
+        match (self.scale.global().is_some(), self.dynamic) {
+            (false, _) => [Some(1), Some(2), None],
+            (true, false) => [Some(1), None, Some(2)],
+            (true, true) => [None, None, Some(1)],
+        }
+    }
+
     /// A symmetric static scheme with f32 scales and the full range.
     pub fn symmetric(storage: DType, block: BlockShape) -> Self {
         QuantType {
@@ -170,27 +224,34 @@ impl TensorType {
 
     /// The shape of the scales of a quantized type: `⌈dim / block⌉` per dimension.
     ///
-    /// A tensor-wide scale is a scalar (`[]`); every other block keeps the rank.
+    /// A tensor-wide scale is a scalar (`[]`); every other block keeps the rank. Tables have one
+    /// more dimension, with one value for each code.
     pub fn scale_shape(&self) -> Option<Vec<DimExpr>> {
-        use crate::format::Block;
         let q = self.elem.quant()?;
-        if q.block.is_tensor() {
-            return Some(Vec::new());
+        let mut shape = self.block_counts(q);
+        if let ScaleType::Table(_) = q.scale {
+            shape.push(DimExpr::extent(1 << q.storage.bits().min(16)));
         }
-        Some(
-            self.shape
-                .iter()
-                .zip(&q.block.0)
-                .map(|(d, b)| match b {
-                    Block::All => DimExpr::from(1),
-                    Block::Fixed(1) => d.clone(),
-                    Block::Fixed(n) => {
-                        let n = DimExpr::extent(*n);
-                        (d + &(&n - &DimExpr::from(1))).floor_div(&n)
-                    }
-                })
-                .collect(),
-        )
+        Some(shape)
+    }
+
+    fn block_counts(&self, q: &QuantType) -> Vec<DimExpr> {
+        use crate::format::Block;
+        if q.block.is_tensor() {
+            return Vec::new();
+        }
+        self.shape
+            .iter()
+            .zip(&q.block.0)
+            .map(|(d, b)| match b {
+                Block::All => DimExpr::from(1),
+                Block::Fixed(1) => d.clone(),
+                Block::Fixed(n) => {
+                    let n = DimExpr::extent(*n);
+                    (d + &(&n - &DimExpr::from(1))).floor_div(&n)
+                }
+            })
+            .collect()
     }
 }
 
@@ -199,6 +260,8 @@ impl fmt::Display for ScaleType {
         match self {
             ScaleType::Plain(d) => write!(f, "{d}"),
             ScaleType::TwoLevel(a, b) => write!(f, "{a}/{b}"),
+            ScaleType::Power(round) => write!(f, "{} {round}", DType::E8M0),
+            ScaleType::Table(d) => write!(f, "{d}"),
         }
     }
 }
@@ -209,7 +272,11 @@ impl fmt::Display for Elem {
             Elem::Plain(d) => return write!(f, "{d}"),
             Elem::Quant(q) => q,
         };
-        write!(f, "q<{}, {}, scale={}", q.storage, q.block, q.scale)?;
+        let what = match q.scale {
+            ScaleType::Table(_) => "table",
+            _ => "scale",
+        };
+        write!(f, "q<{}, {}, {what}={}", q.storage, q.block, q.scale)?;
         if let Some(z) = q.zero {
             write!(f, ", zero={z}")?;
         }

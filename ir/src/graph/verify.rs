@@ -15,14 +15,17 @@
 //!
 //! Each diagnostic begins with the number of the invariant that is broken.
 
+mod scheme;
+
 use super::infer::{broadcast, infer_shapes, show};
 use super::module::{Def, Func, Module, Op, ValueId, WeightData, WeightId};
 use super::op::OpKind;
-use super::types::{Elem, QuantType, ScaleType, TensorType};
+use super::types::{Elem, ScaleType, TensorType};
 use crate::DimExpr;
 use crate::diag::{Class, Diagnostic};
 use crate::expr::{Compute, Expr, Node};
-use crate::format::{Block, DType, Kind};
+use crate::format::DType;
+use scheme::{params_of_quantize, plain_type, quant_type, scale_operands};
 use std::collections::{BTreeSet, HashSet};
 
 /// All violations, in program order; empty for a valid module.
@@ -157,9 +160,11 @@ impl Verifier<'_> {
 
     fn value_type(&mut self, name: &str, t: &TensorType) {
         self.declared(name, &t.shape);
-        if let Elem::Quant(q) = &t.elem
-            && let Err(e) = quant_type(q, t.rank())
-        {
+        let exists = match &t.elem {
+            Elem::Plain(d) => plain_type(*d),
+            Elem::Quant(q) => quant_type(q, t.rank()),
+        };
+        if let Err(e) = exists {
             self.report(5, name, e);
         }
     }
@@ -233,17 +238,16 @@ impl Verifier<'_> {
                 weight,
                 scale,
                 zero,
+                global,
             } => {
-                if let Err(e) = self.constant(results[0], *weight, *scale, *zero) {
+                let params = [*scale, *zero, *global];
+                if let Err(e) = self.constant(results[0], *weight, params) {
                     self.report(6, place, e);
                 }
             }
             OpKind::Quantize => {
-                if let Err(e) = scale_operands(
-                    results[0],
-                    operands.get(1).copied(),
-                    operands.get(2).copied(),
-                ) {
+                let params = params_of_quantize(results[0], &operands[1..]);
+                if let Err(e) = params.and_then(|p| scale_operands(results[0], p)) {
                     self.report(8, place, e);
                 }
             }
@@ -255,8 +259,7 @@ impl Verifier<'_> {
         &self,
         t: &TensorType,
         w: WeightId,
-        scale: Option<WeightId>,
-        zero: Option<WeightId>,
+        params: [Option<WeightId>; 3],
     ) -> Result<(), String> {
         let tensor = |id: WeightId| {
             let w = self
@@ -270,16 +273,15 @@ impl Verifier<'_> {
         if codes.elem != Elem::Plain(t.elem.storage()) || codes.shape != t.shape {
             return Err(format!("weight is {codes}, the type says {t}"));
         }
-        let scale = scale.map(tensor).transpose()?;
-        let zero = zero.map(tensor).transpose()?;
-        if t.elem.quant().is_none() {
-            return if scale.is_none() && zero.is_none() {
-                Ok(())
-            } else {
-                Err(format!("{t} takes no scale"))
-            };
+        let mut given = [None, None, None];
+        for (to, id) in given.iter_mut().zip(params) {
+            *to = id.map(tensor).transpose()?;
         }
-        scale_operands(t, scale.as_ref(), zero.as_ref())
+        match t.elem.quant() {
+            None if given.iter().all(Option::is_none) => Ok(()),
+            None => Err(format!("{t} takes no scale")),
+            Some(_) => scale_operands(t, [given[0].as_ref(), given[1].as_ref(), given[2].as_ref()]),
+        }
     }
 
     fn expr(
@@ -342,7 +344,7 @@ impl Verifier<'_> {
                     && s.scale.is_none())
                 .then_some(())
                 .ok_or_else(|| format!("store {i} does not fit the result {r}")),
-                Elem::Quant(_) => scale_operands(r, param(s.scale), param(s.zero)),
+                Elem::Quant(_) => scale_operands(r, [param(s.scale), param(s.zero), None]),
             };
             if let Err(e) = fits {
                 self.report(8, place, e);
@@ -356,74 +358,6 @@ fn describe(f: &Func, op: &Op) -> String {
     let result = op.results.first().filter(|r| r.index() < f.values.len());
     let result = result.map_or("?", |r| f.value(*r).name.as_str());
     format!("{} %{result} ({})", op.kind.name(), op.loc)
-}
-
-fn quant_type(q: &QuantType, rank: usize) -> Result<(), String> {
-    use DType::{BF16, E4M3, E5M2, F16, F32, I4, I8, U4, U8};
-    if !matches!(q.storage, I8 | U8 | I4 | U4 | E4M3 | E5M2) {
-        return Err(format!("{} is no storage for quantized values", q.storage));
-    }
-    if q.block.0.len() != rank || q.block.0.contains(&Block::Fixed(0)) {
-        return Err(format!(
-            "block {} does not fit a tensor of rank {rank}",
-            q.block
-        ));
-    }
-    let scales = match q.scale {
-        ScaleType::Plain(d) => [d, F32],
-        ScaleType::TwoLevel(a, b) => [b, if a == E4M3 { F32 } else { a }],
-    };
-    if !scales.iter().all(|d| matches!(d, F32 | F16 | BF16)) {
-        return Err(format!("scale={} is not one that exists", q.scale));
-    }
-    if q.narrow && q.storage.kind() != Kind::Signed {
-        return Err(format!("{} has no narrow range", q.storage));
-    }
-    match q.zero {
-        Some(z) if z != q.storage && !z.is_float() => {
-            Err(format!("zero={z} does not fit {}", q.storage))
-        }
-        Some(_) if q.storage.is_float() => Err("a float storage has no zero point".into()),
-        _ => Ok(()),
-    }
-}
-
-/// Checks the scale and zero point that accompany a value of a quantized type.
-fn scale_operands(
-    t: &TensorType,
-    scale: Option<&TensorType>,
-    zero: Option<&TensorType>,
-) -> Result<(), String> {
-    let Some(q) = t.elem.quant() else {
-        return Err(format!("{t} is not quantized"));
-    };
-    if q.dynamic {
-        return match (scale, zero) {
-            (None, None) => Ok(()),
-            _ => Err(format!("{t} is dynamic and takes no scale")),
-        };
-    }
-    let shape = t.scale_shape().unwrap_or_default();
-    let dtype = match q.scale {
-        ScaleType::Plain(d) => d,
-        ScaleType::TwoLevel(d, _) => d,
-    };
-    let want = TensorType::new(dtype, shape.clone());
-    match scale {
-        None => return Err(format!("{t} needs a scale {want}")),
-        Some(s) if *s != want => return Err(format!("the scale is {s}, {t} needs {want}")),
-        Some(_) => {}
-    }
-    match (q.zero, zero) {
-        (None, None) => Ok(()),
-        (Some(z), Some(got)) if *got == TensorType::new(z, shape.clone()) => Ok(()),
-        (Some(z), got) => Err(format!(
-            "{t} needs a zero point {}, not {}",
-            TensorType::new(z, shape),
-            got.map_or("none".to_string(), ToString::to_string)
-        )),
-        (None, Some(_)) => Err(format!("{t} is symmetric and takes no zero point")),
-    }
 }
 
 /// Shapes that the result type carries itself.
@@ -502,6 +436,14 @@ fn formats(kind: &OpKind, o: &[&TensorType], r: &[&TensorType]) -> Result<(), St
         }
         OpKind::Quantize if !float(o[0]) || r[0].elem.quant().is_none() => {
             mismatch("quantize needs a float and gives a quantized value")
+        }
+        OpKind::Quantize
+            if r[0]
+                .elem
+                .quant()
+                .is_some_and(|q| matches!(q.scale, ScaleType::Table(_))) =>
+        {
+            mismatch("codes of a table are found ahead of time")
         }
         OpKind::Dequantize if o[0].elem.quant().is_none() || !float(r[0]) => {
             mismatch("dequantize needs a quantized value and gives a float")

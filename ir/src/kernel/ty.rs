@@ -188,16 +188,22 @@ impl Ty {
     }
 
     /// Whether such a type exists: lanes a power of two up to 32, no scalar of 4 bits, at most
-    /// 256 bits in a vector, no pointer to half bytes, 1 to 128 words in flight.
+    /// 256 bits in a vector, no pointer to half bytes, 1 to 128 words in flight. The formats of
+    /// graph types that kernels take as bytes (two bits, e2m1, e8m0, nf4) are none here.
     pub fn exists(self) -> bool {
+        use DType::{E2M1, E8M0, I2, NF4, U2};
         match self {
+            Ty::Val {
+                dtype: I2 | U2 | E2M1 | E8M0 | NF4,
+                ..
+            } => false,
             Ty::Val { dtype, lanes } => {
                 lanes.is_power_of_two()
                     && lanes <= 32
                     && (dtype.bits() >= 8 || lanes > 1)
                     && self.bits() <= 256
             }
-            Ty::Ptr { elem, .. } => elem.bits() >= 8,
+            Ty::Ptr { elem, .. } => elem.bits() >= 8 && elem != E8M0,
             Ty::TensorMap => true,
             Ty::Pending { dtype, words } => {
                 matches!(dtype, DType::F32 | DType::F16 | DType::I32) && (1..=128).contains(&words)
@@ -290,6 +296,8 @@ mod tests {
             "i4",
             "f64x8",
             "ptr<i4,global>",
+            "ptr<e8m0,global>",
+            "e2m1x8",
             "ptr<f32,nowhere>",
             "pending<f32,0>",
             "f32x1",

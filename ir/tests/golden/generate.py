@@ -2,7 +2,8 @@
 
     python -m venv venv && venv/bin/pip install -r requirements.txt && venv/bin/python generate.py
 
-References: numpy for f16 and integers, ml_dtypes for bf16, e4m3 (float8_e4m3fn) and e5m2, and
+References: numpy for f16 and integers, ml_dtypes for bf16, e4m3 (float8_e4m3fn), e5m2, e2m1
+(float4_e2m1fn), e8m0 (float8_e8m0fnu) and 2-bit integers, and
 onnx.reference for QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear. A NaN result is
 the canonical quiet NaN with the sign kept, which ml_dtypes does by itself; numpy's f16 keeps
 payload bits instead, so they are cleared here.
@@ -23,6 +24,7 @@ from onnx.reference import ReferenceEvaluator
 warnings.simplefilter("ignore")
 HERE = pathlib.Path(__file__).parent / "format"
 F8 = {"e4m3": ml_dtypes.float8_e4m3fn, "e5m2": ml_dtypes.float8_e5m2}
+MX = {"e2m1": ml_dtypes.float4_e2m1fn, "e8m0": ml_dtypes.float8_e8m0fnu}
 INT = {
     "i4": ml_dtypes.int4, "u4": ml_dtypes.uint4, "i8": np.int8, "u8": np.uint8,
     "i16": np.int16, "u16": np.uint16, "i32": np.int32,
@@ -51,6 +53,12 @@ def to_f8(x, dtype, saturate):
     return x.astype(dtype).view(np.uint8)
 
 
+def to_mx(x, dtype):
+    """A NaN, which e2m1 lacks, is 6 here as in PTX; in ml_dtypes it is -0."""
+    code = x.astype(dtype).view(np.uint8)
+    return np.where(np.isnan(x), 7, code).astype(np.uint8) if dtype is MX["e2m1"] else code
+
+
 def decodings():
     codes = np.arange(256, dtype=np.uint8)
     for name, dtype in F8.items():
@@ -59,6 +67,10 @@ def decodings():
     save("u8", codes.astype(np.float32))
     for name in ("i4", "u4"):
         save(name, codes[:16].astype(np.int8).astype(INT[name]).astype(np.float32))
+    save("i2", codes[:4].astype(np.int8).astype(ml_dtypes.int2).astype(np.float32))
+    save("u2", codes[:4].astype(ml_dtypes.uint2).astype(np.float32))
+    save("e2m1", codes[:16].view(MX["e2m1"]).astype(np.float32))
+    save("e8m0", codes.view(MX["e8m0"]).astype(np.float32))
 
 
 def encodings():
@@ -71,6 +83,8 @@ def encodings():
         for name, dtype in F8.items():
             save(f"{source}_{name}_sat", to_f8(x, dtype, True))
             save(f"{source}_{name}_special", to_f8(x, dtype, False))
+        for name, dtype in MX.items():
+            save(f"{source}_{name}", to_mx(x, dtype))
     x = f32_inputs()
     save("f32", x)
     save("f32_f16", to_f16(x))

@@ -255,11 +255,11 @@ impl<'m> Sketch<'m> {
         // Only that it differs from the others matters.
         let weight = WeightId(self.constants);
         self.constants += 1;
-        let (scale, zero) = (None, None);
         let kind = OpKind::Const {
             weight,
-            scale,
-            zero,
+            scale: None,
+            zero: None,
+            global: None,
         };
         self.b.op(kind, &[], ty)
     }

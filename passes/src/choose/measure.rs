@@ -19,13 +19,15 @@
 //! Smoothing and weight methods run for each scheme as if it were that of all layers, so an error
 //! is that of codes which the methods would find.
 //!
+//! Rows of padding count like any other.
+//!
 //! Preconditions: the first result is logits, a float with the classes along its last dimension.
 
-use super::menu::{Menu, context, with_scheme};
+use super::menu::{Menu, with_scheme};
 use crate::manager::Manager;
 use crate::pass::PassContext;
+use crate::pipeline;
 use crate::quantize::{Assigned, Layers, assign};
-use crate::registry::parse_list;
 use crate::rewrite::rewrite;
 use qcc_ir::Tensor;
 use qcc_ir::diag::{Class, Diagnostic, Result};
@@ -36,9 +38,6 @@ use std::collections::BTreeSet;
 
 /// Is told how many measurements are done and how many there are.
 pub type Step<'s> = &'s mut dyn FnMut(usize, usize) -> Result<()>;
-
-/// What runs before codes are computed.
-const BEFORE: &str = "smooth,awq,fit-weights";
 
 /// Fills in the errors of the menus.
 ///
@@ -56,14 +55,24 @@ pub(super) fn measure(
     let items = menus.iter().flat_map(|menu| &menu.items[1..]);
     let total = items.clone().count();
     let schemes: BTreeSet<String> = items.map(|i| i.scheme.clone()).collect();
+    // Whatever runs before codes are computed.
+    let steps = pipeline::QUANTIZE;
+    let codes_at = steps.iter().position(|(name, _)| *name == "quantize");
+    let before = &steps[..codes_at.unwrap_or(0)];
     let mut done = 0;
     for scheme in schemes {
         let options = with_scheme(ctx.options, &scheme)?;
-        let mut own = context(ctx, &options);
-        let module = Manager::new(parse_list(BEFORE)?)
+        let mut own = ctx.with_options(&options);
+        let module = Manager::new(pipeline::passes(before)?)
             .run(m.clone(), &mut own)?
             .module;
-        for (menu, a) in menus.iter_mut().zip(assign(&module, &own)?) {
+        let assigned = assign(&module, &own)?;
+        if assigned.len() != menus.len() {
+            let message = "layers that are split have no scheme of their own to choose";
+            return Err(Diagnostic::error(535, Class::Unsupported, message)
+                .hint("leave out --outlier-columns"));
+        }
+        for (menu, a) in menus.iter_mut().zip(assigned) {
             let Some(at) = menu.find(&scheme).filter(|at| *at > 0) else {
                 continue;
             };

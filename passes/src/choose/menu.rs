@@ -57,17 +57,6 @@ impl Menu {
     }
 }
 
-/// A context for other options, with the data and the machine of another.
-pub(super) fn context<'a>(ctx: &PassContext<'a>, options: &'a Options) -> PassContext<'a> {
-    let mut c = PassContext::new(options);
-    c.statistics = ctx.statistics.clone();
-    c.samples = ctx.samples;
-    c.threads = ctx.threads;
-    c.executor = ctx.executor;
-    c.cost = ctx.cost;
-    c
-}
-
 /// The options with another scheme.
 pub(super) fn with_scheme(options: &Options, scheme: &str) -> Result<Options> {
     Ok(Options {
@@ -82,7 +71,7 @@ pub(super) fn with_scheme(options: &Options, scheme: &str) -> Result<Options> {
 /// As `quantize`.
 pub(super) fn menus(m: &Module, ctx: &PassContext<'_>) -> Result<Vec<Menu>> {
     let base = with_scheme(ctx.options, "float")?;
-    let mut menus: Vec<Menu> = assign(m, &context(ctx, &base))?
+    let mut menus: Vec<Menu> = assign(m, &ctx.with_options(&base))?
         .into_iter()
         .map(|a| {
             let ty = m.funcs[0].ty(a.site.weight_value);
@@ -100,7 +89,10 @@ pub(super) fn menus(m: &Module, ctx: &PassContext<'_>) -> Result<Vec<Menu>> {
         .filter(|(_, data)| !data || ctx.statistics.is_some())
     {
         let options = with_scheme(ctx.options, scheme)?;
-        for (menu, a) in menus.iter_mut().zip(assign(m, &context(ctx, &options))?) {
+        for (menu, a) in menus
+            .iter_mut()
+            .zip(assign(m, &ctx.with_options(&options))?)
+        {
             let new = item(m, &a);
             if new.scheme == *scheme && menu.find(scheme).is_none() {
                 menu.items.push(new);
@@ -140,6 +132,6 @@ fn bits(weight: &TensorType, spec: Option<&QuantSpec>) -> f64 {
         Block::All => 1.0,
         Block::Fixed(n) => d.div_ceil(*n) as f64,
     });
-    let each = 32 + q.zero.map_or(0, DType::bits);
+    let each = q.scale.stored().bits() + q.zero.map_or(0, DType::bits);
     elements * f64::from(q.storage.bits()) + blocks.product::<f64>() * f64::from(each)
 }

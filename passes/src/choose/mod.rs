@@ -45,7 +45,7 @@ use crate::registry::parse_list;
 use front::{Point, Table, assignments, fronts};
 use graph::Graph;
 use knapsack::solve;
-use menu::{Item, Menu, context, menus};
+use menu::{Item, Menu, menus};
 use qcc_ir::Tensor;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::graph::Module;
@@ -94,7 +94,7 @@ impl<'a> Study<'a> {
     /// As [`Study::new`], but every error is 0.
     fn without_errors(m: &Module, ctx: &PassContext<'a>) -> Result<Self> {
         static TRAFFIC: Traffic = Traffic::USUAL;
-        let mut own = context(ctx, ctx.options);
+        let mut own = ctx.with_options(ctx.options);
         let passes = parse_list("narrow-floats,cse,dce")?;
         let narrowed = Manager::new(passes).run(m.clone(), &mut own)?.module;
         let menus = menus(m, ctx)?;

@@ -304,6 +304,8 @@ fn elementwise(kind: &OpKind, types: &[&TensorType], result: Option<&TensorType>
             stored(&mut e, x, types.first()?.elem.plain()?, to)
         }
         OpKind::Dequantize => e.push(Step::Input(0)),
+        // A store has no operand for the scale above those of the blocks.
+        OpKind::Quantize if result?.elem.quant()?.scale.global().is_some() => return None,
         OpKind::Quantize => {
             store.scale = (types.len() > 1).then_some(1);
             store.zero = (types.len() > 2).then_some(2);

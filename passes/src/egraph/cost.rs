@@ -1,9 +1,7 @@
 //! What forms cost: the target's cost model at the sizes that matter.
 //!
-//! Each symbol may name sizes to optimise for (`dim n = 1..4096 @ 1, 16`). The i-th size of every
-//! symbol makes the i-th *bucket*; the cost of an op is the mean over all calls, of which each
-//! bucket has the share that the [`Workload`] says. A symbol without sizes counts with its largest size up to
-//! 128.
+//! The cost of an op is the mean over all calls, of which each of the module's [`buckets`] has the
+//! share that the [`Workload`] says.
 //!
 //! [`Traffic`] is the model without a target: every op is a kernel that reads its operands and
 //! writes its results once,
@@ -15,12 +13,10 @@
 //! It knows no arithmetic, so it never prefers a form that computes less but moves more. It is
 //! what `qcc opt --pass fuse` uses on text.
 
+use crate::buckets::{Bucket, buckets};
 use qcc_ir::exec::{Bindings, CostModel};
 use qcc_ir::graph::{Module, OpKind, TensorType};
-use std::collections::{BTreeMap, HashMap};
-
-/// Size of a symbol that names no sizes to optimise for, unless its range ends below.
-const USUAL_SIZE: u64 = 128;
+use std::collections::HashMap;
 
 /// Microseconds of a kernel that does nothing.
 const LAUNCH_MICROS: f64 = 2.0;
@@ -115,46 +111,6 @@ impl Workload {
     }
 }
 
-/// One set of sizes.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Bucket {
-    /// `n=16, seq=128`, or `any` without symbols.
-    pub(super) name: String,
-    /// Its share of all calls.
-    share: f64,
-    sizes: BTreeMap<String, i64>,
-}
-
-/// The sizes at which a module's ops are costed.
-pub(super) fn buckets(m: &Module, workload: Workload) -> Vec<Bucket> {
-    let count = m.symbols.iter().map(|s| s.points.len()).max();
-    let count = count.unwrap_or(0).max(1);
-    (0..count)
-        .map(|i| {
-            let sizes: BTreeMap<String, i64> = m
-                .symbols
-                .iter()
-                .map(|s| {
-                    let last = s.points.last().copied();
-                    let n = s.points.get(i).copied().or(last);
-                    let n = n.unwrap_or_else(|| USUAL_SIZE.clamp(s.min, s.max.max(s.min)));
-                    (s.name.clone(), i64::try_from(n).unwrap_or(i64::MAX))
-                })
-                .collect();
-            let parts: Vec<String> = sizes.iter().map(|(s, n)| format!("{s}={n}")).collect();
-            let name = match parts.is_empty() {
-                true => "any".into(),
-                false => parts.join(", "),
-            };
-            Bucket {
-                name,
-                share: workload.share(i, count),
-                sizes,
-            }
-        })
-        .collect()
-}
-
 /// Microseconds of an op per bucket, or why the target cannot run it.
 pub(super) type Micros = Result<Vec<f64>, String>;
 
@@ -162,15 +118,20 @@ pub(super) type Micros = Result<Vec<f64>, String>;
 pub(super) struct Costs<'a> {
     model: &'a dyn CostModel,
     pub(super) buckets: Vec<Bucket>,
+    /// The share of all calls that each bucket has.
+    shares: Vec<f64>,
     known: HashMap<(OpKind, Vec<TensorType>, Vec<TensorType>), Micros>,
 }
 
 impl<'a> Costs<'a> {
     /// For the sizes that a module names.
     pub(super) fn new(model: &'a dyn CostModel, m: &Module, workload: Workload) -> Self {
+        let buckets = buckets(m);
+        let count = buckets.len();
         Costs {
             model,
-            buckets: buckets(m, workload),
+            shares: (0..count).map(|i| workload.share(i, count)).collect(),
+            buckets,
             known: HashMap::new(),
         }
     }
@@ -182,8 +143,11 @@ impl<'a> Costs<'a> {
 
     /// The mean over all calls of microseconds per bucket.
     pub(super) fn mean(&self, micros: &[f64]) -> f64 {
-        let shares = self.buckets.iter().map(|b| b.share);
-        shares.zip(micros).map(|(share, us)| share * us).sum()
+        self.shares
+            .iter()
+            .zip(micros)
+            .map(|(share, us)| share * us)
+            .sum()
     }
 
     /// The cost of an op.
@@ -203,7 +167,7 @@ impl<'a> Costs<'a> {
         }
         let list: Vec<&TensorType> = results.iter().collect();
         let at = |b: &Bucket| {
-            let bind = |s: &str| b.sizes.get(s).copied();
+            let bind = |s: &str| b.size(s);
             self.model.op_micros(kind, operands, &list, &bind)
         };
         let micros: Micros = self.buckets.iter().map(at).collect();

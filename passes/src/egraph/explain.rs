@@ -104,8 +104,9 @@ pub(super) fn record(ledger: &mut Ledger, place: &Place<'_>, recipe: &Recipe, co
 fn fused(place: &Place<'_>, ops: &BTreeSet<u32>) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     for op in ops.iter().map(|o| place.op(*o)) {
+        // The nodes of a quantize are those that it feeds, which are not computed here.
         let names = match op.loc.nodes.as_slice() {
-            [] => vec![place.site(op)],
+            nodes if nodes.is_empty() || op.kind == OpKind::Quantize => vec![place.site(op)],
             nodes => nodes.to_vec(),
         };
         out.extend(

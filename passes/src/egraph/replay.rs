@@ -161,6 +161,8 @@ impl Replay<'_> {
                 weight,
                 scale,
                 zero,
+                // Weights under a global scale are not merged (`weights::rows_type`).
+                global: None,
             },
             operands: Vec::new(),
             results: vec![data.ty.clone()],
@@ -312,10 +314,11 @@ pub(super) fn prune_weights(module: &mut Module) {
             weight,
             scale,
             zero,
+            global,
         } = &mut op.kind
         {
             f(weight);
-            scale.iter_mut().chain(zero).for_each(f);
+            scale.iter_mut().chain(zero).chain(global).for_each(f);
         }
     };
     for op in module.funcs.iter_mut().flat_map(|f| &mut f.ops) {

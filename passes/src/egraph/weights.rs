@@ -75,6 +75,9 @@ fn whole_blocks(t: &TensorType, last: bool) -> std::result::Result<(), String> {
     let Elem::Quant(q) = &t.elem else {
         return Ok(());
     };
+    if q.scale.global().is_some() {
+        return Err("each weight has one scale above those of its blocks".into());
+    }
     match q.block.0.first() {
         Some(Block::Fixed(b)) if last || n.is_multiple_of(*b) => {}
         Some(Block::Fixed(b)) => {
@@ -200,6 +203,7 @@ pub(super) fn const_weights(kind: &OpKind, weights: &[Weight]) -> Option<ConstWe
         weight,
         scale,
         zero,
+        global: None,
     } = kind
     else {
         return None;

@@ -13,16 +13,20 @@
 
 use super::scheme::{Granularity, QuantSpec, Scheme};
 use super::sites::{Site, sites};
+use crate::buckets::buckets;
 use crate::options::{ActMode, Options};
 use crate::pass::PassContext;
+use crate::ranges::CalibMethod;
 use crate::statistics::Statistics;
+use crate::weights::read_f32;
 use qcc_ir::DType;
 use qcc_ir::diag::{Class, Diagnostic, Result};
-use qcc_ir::exec::CostModel;
-use qcc_ir::format::scale_symmetric;
-use qcc_ir::graph::{Module, TensorType};
+use qcc_ir::exec::{Bindings, CostModel};
+use qcc_ir::format::{FormatError, scale_global, scale_symmetric};
+use qcc_ir::graph::{Def, Module, OpKind, TensorType, ValueId};
 use qcc_ir::ledger::{Candidate, Decision, Topic};
 use regex::Regex;
+use std::collections::BTreeMap;
 
 /// How activations in front of a layer are quantized.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,6 +41,8 @@ pub(crate) struct Acts {
 pub(crate) struct Quantized {
     pub(crate) weights: QuantSpec,
     pub(crate) acts: Option<Acts>,
+    /// The scale above those of the weight's blocks, where there are two levels.
+    pub(crate) global: Option<f32>,
 }
 
 /// A layer and what was decided about it.
@@ -49,6 +55,43 @@ pub(crate) struct Assigned {
     pub(crate) decisions: Vec<Decision>,
 }
 
+impl Assigned {
+    /// The same layer in the entry function of a rewritten module, where its result has the same
+    /// name. The scale of its activations is that of these statistics.
+    ///
+    /// # Errors
+    /// `Q0912` when the layer is not there; as [`assign`] where statistics are lacking.
+    pub(crate) fn within(
+        &self,
+        from: &Module,
+        to: &Module,
+        statistics: Option<&Statistics>,
+    ) -> Result<Assigned> {
+        let result = from.funcs[0].ops[self.site.op.index()].results[0];
+        let name = &from.funcs[0].value(result).name;
+        let f = &to.funcs[0];
+        let Some((op, [input, weight_value, ..])) =
+            f.find(name).and_then(|v| match f.value(v).def {
+                Def::Result(op, _) => Some((op, f.ops[op.index()].operands.as_slice())),
+                Def::Param(_) => None,
+            })
+        else {
+            let message = format!("%{name} is no layer of the rewritten module");
+            return Err(Diagnostic::error(912, Class::Internal, message));
+        };
+        let mut new = self.clone();
+        (new.site.op, new.site.input, new.site.weight_value) = (op, *input, *weight_value);
+        if let Some(acts) = new.choice.as_mut().and_then(|q| q.acts.as_mut())
+            && acts.scale.is_some()
+        {
+            // What a value's histogram becomes is not known before it is observed again.
+            let whole = CalibMethod::MinMax;
+            acts.scale = Some(scale(to, statistics, whole, &new.site, acts.spec.storage)?);
+        }
+        Ok(new)
+    }
+}
+
 /// Decides on every layer of the entry function.
 ///
 /// # Errors
@@ -57,13 +100,73 @@ pub(crate) struct Assigned {
 pub(crate) fn assign(m: &Module, ctx: &PassContext<'_>) -> Result<Vec<Assigned>> {
     let sites = sites(m);
     let selector = Selector::new(ctx.options, &sites)?;
-    sites
-        .into_iter()
-        .map(|site| {
-            let (scheme, why) = selector.scheme(&site);
-            decide(m, ctx, site, scheme, why)
-        })
-        .collect()
+    let decided = sites.into_iter().map(|site| {
+        let (scheme, why) = selector.scheme(&site);
+        decide(m, ctx, site, scheme, why)
+    });
+    let mut all: Vec<Assigned> = decided.collect::<Result<_>>()?;
+    share_global_scales(m, &mut all)?;
+    Ok(all)
+}
+
+/// Layers that read the same value may run as one, so they get one scale above those of their
+/// blocks: that of the largest magnitude in any of them.
+fn share_global_scales(m: &Module, layers: &mut [Assigned]) -> Result<()> {
+    let mut largest: BTreeMap<ValueId, f32> = BTreeMap::new();
+    let two_levels = |q: &Quantized| q.weights.scale.global().is_some();
+    for l in layers
+        .iter()
+        .filter(|l| l.choice.as_ref().is_some_and(two_levels))
+    {
+        let all = read_f32(super::fit::source(m, l)?)?;
+        // A NaN is found with its block.
+        let absmax = all.iter().fold(0.0f32, |a, v| a.max(v.abs()));
+        let entry = largest.entry(l.site.input).or_insert(0.0);
+        *entry = entry.max(absmax);
+    }
+    for l in layers.iter_mut() {
+        let place = format!("weight {}", l.site.weight);
+        let (Some(q), Some(absmax)) = (&mut l.choice, largest.get(&l.site.input)) else {
+            continue;
+        };
+        if two_levels(&*q) {
+            let scale = q.weights.format().and_then(|f| scale_global(*absmax, f));
+            let fail = |e: FormatError| Diagnostic::error(520, Class::Input, e.to_string());
+            q.global = Some(scale.map_err(|e| fail(e).at(place))?);
+        }
+    }
+    Ok(())
+}
+
+/// What is asked for at a layer, before it is known whether that can be had.
+pub(crate) struct Intent {
+    pub(crate) site: Site,
+    /// Whether weights are to become codes.
+    pub(crate) weights: bool,
+    /// The storage of activations that are to be quantized.
+    pub(crate) acts: Option<DType>,
+}
+
+/// What is asked for at every layer of the entry function.
+///
+/// # Errors
+/// `Q0042` and `Q0043` as [`assign`].
+pub(crate) fn intents(m: &Module, options: &Options) -> Result<Vec<Intent>> {
+    let sites = sites(m);
+    let selector = Selector::new(options, &sites)?;
+    let intent = |site: Site| {
+        let (scheme, _) = selector.scheme(&site);
+        let mode = match scheme.act {
+            ActMode::Auto => options.act,
+            fixed => fixed,
+        };
+        Intent {
+            site,
+            weights: scheme.weights.is_some(),
+            acts: scheme.acts.filter(|_| mode != ActMode::Float),
+        }
+    };
+    Ok(sites.into_iter().map(intent).collect())
 }
 
 /// Finds the scheme that was asked for.
@@ -146,7 +249,7 @@ fn decide(
             .map_or(Ok(()), |c| affordable(c, m, &site, &quantized))
         {
             Ok(()) => {
-                considered.push(Candidate::new(&name));
+                considered.push(priced(m, ctx, &site, &name, Some(&quantized)));
                 chosen = Some((name, quantized));
                 break;
             }
@@ -157,8 +260,9 @@ fn decide(
             }
         }
     }
-    if chosen.is_none() {
-        considered.push(Candidate::new("float"));
+    // What was asked for is not weighed against float, but its price is known.
+    if chosen.is_none() || ctx.cost.is_some() {
+        considered.push(priced(m, ctx, &site, "float", None));
     }
     // Of what was weighed before, figures are known.
     for (i, w) in weighed.into_iter().flatten().enumerate() {
@@ -175,6 +279,8 @@ fn decide(
     if fallback {
         decisions.push(decision(Topic::Fallback));
     }
+    let acts = chosen.as_ref().and_then(|(_, q)| q.acts);
+    decisions.extend(acts.and_then(|a| range(m, ctx, &site, &a)));
     Ok(Assigned {
         choice: chosen.map(|(_, q)| q),
         decisions,
@@ -203,6 +309,7 @@ fn candidates(
             false => Ok(Quantized {
                 weights,
                 acts: None,
+                global: None,
             }),
         };
         return Ok(vec![(name, only)]);
@@ -211,7 +318,13 @@ fn candidates(
     let base = ["-static", "-dynamic", "-weights"]
         .iter()
         .fold(scheme.name.as_str(), |n, s| n.strip_suffix(s).unwrap_or(n));
-    let with = |acts| Ok(Quantized { weights, acts });
+    let with = |acts| {
+        Ok(Quantized {
+            weights,
+            acts,
+            global: None,
+        })
+    };
     let fixed = |scale| Acts {
         spec: spec(Granularity::Tensor),
         scale: Some(scale),
@@ -234,7 +347,13 @@ fn candidates(
             }
             _ => Ok(vec![(
                 name,
-                with(Some(fixed(scale(m, data, site, storage)?))),
+                with(Some(fixed(scale(
+                    m,
+                    data,
+                    ctx.options.calib,
+                    site,
+                    storage,
+                )?))),
             )]),
         };
     }
@@ -245,9 +364,16 @@ fn candidates(
         ActMode::Auto => scheme.prefers_static && data.is_some(),
     };
     let (name, acts) = match is_static {
-        true => ("static", fixed(scale(m, data, site, storage)?)),
+        true => (
+            "static",
+            fixed(scale(m, data, ctx.options.calib, site, storage)?),
+        ),
         false => {
-            let spec = spec(Granularity::Token);
+            let spec = spec(
+                scheme
+                    .act_group
+                    .map_or(Granularity::Token, Granularity::Group),
+            );
             ("dynamic", Acts { spec, scale: None })
         }
     };
@@ -257,8 +383,14 @@ fn candidates(
     ])
 }
 
-/// The scale of a layer's input: the largest magnitude seen over the largest code.
-fn scale(m: &Module, data: Option<&Statistics>, site: &Site, storage: DType) -> Result<f32> {
+/// The scale of a layer's input: the end of its range by a method over the largest code.
+pub(crate) fn scale(
+    m: &Module,
+    data: Option<&Statistics>,
+    method: CalibMethod,
+    site: &Site,
+    storage: DType,
+) -> Result<f32> {
     let Some(data) = data else {
         let message = "static activations need calibration data";
         return Err(Diagnostic::error(525, Class::Usage, message)
@@ -273,33 +405,98 @@ fn scale(m: &Module, data: Option<&Statistics>, site: &Site, storage: DType) -> 
             .hint("they were made of another model, or without data: calibrate again"));
     };
     let format = QuantSpec::symmetric(storage, Granularity::Tensor).format();
-    let scale = format.and_then(|f| scale_symmetric(stats.absmax(), f.max()));
-    scale.map_err(|e| {
+    let fail = |e: FormatError| {
         Diagnostic::error(520, Class::Input, e.to_string()).at(format!("value {name}"))
-    })
+    };
+    let format = format.map_err(fail)?;
+    let end = method
+        .threshold(stats, format)
+        .map_err(|d| d.or_at(&site.name))?;
+    scale_symmetric(end, format.max()).map_err(fail)
 }
 
-/// Whether the target has a kernel for the layer in this form.
+/// What the ledger says about the range of a static activation that is not the whole of it.
+fn range(m: &Module, ctx: &PassContext<'_>, site: &Site, acts: &Acts) -> Option<Decision> {
+    let method = ctx.options.calib;
+    let scale = acts.scale.filter(|_| method != CalibMethod::MinMax)?;
+    let value = &m.funcs[0].value(site.input).name;
+    let absmax = ctx.statistics.as_ref()?.get(value)?.absmax();
+    let end = scale * acts.spec.format().ok()?.max();
+    let chosen = format!("{method} {end}");
+    let decision = Decision::new(&site.name, Topic::Range, &chosen).weight(&site.weight);
+    Some(
+        decision
+            .consider(Candidate::new(format!("minmax {absmax}")))
+            .consider(Candidate::new(chosen)),
+    )
+}
+
+/// A candidate with its time at the sizes that matter; `None` is float.
+fn priced(
+    m: &Module,
+    ctx: &PassContext<'_>,
+    site: &Site,
+    name: &str,
+    q: Option<&Quantized>,
+) -> Candidate {
+    let mut c = Candidate::new(name);
+    let Some(cost) = ctx.cost else {
+        return c;
+    };
+    for b in buckets(m) {
+        let form = (q, ctx.options.float);
+        if let Ok(us) = micros(cost, m, site, form, &|s| b.size(s)) {
+            c = c.predicted(b.name, us);
+        }
+    }
+    c
+}
+
+/// Whether the target has kernels for the layer in this form and for quantizing its input.
 fn affordable(
     cost: &dyn CostModel,
     m: &Module,
     site: &Site,
     q: &Quantized,
 ) -> std::result::Result<(), String> {
+    // That does not depend on sizes; their largest values are as good as any.
+    let largest = |s: &str| Some(m.symbol_range(s).1);
+    micros(cost, m, site, (Some(q), None), &largest).map(|_| ())
+}
+
+/// The time of the layer in this form, its floats stored as given, or why the target has no
+/// kernel for it.
+fn micros(
+    cost: &dyn CostModel,
+    m: &Module,
+    site: &Site,
+    (q, float): (Option<&Quantized>, Option<DType>),
+    dims: Bindings<'_>,
+) -> std::result::Result<f64, String> {
     let f = &m.funcs[0];
     let op = &f.ops[site.op.index()];
-    let mut types: Vec<TensorType> = op.operands.iter().map(|v| f.ty(*v).clone()).collect();
+    let stored = |v: &ValueId| {
+        let t = f.ty(*v);
+        match float.filter(|_| t.elem.plain().is_some_and(DType::is_float)) {
+            Some(d) => TensorType::new(d, t.shape.clone()),
+            None => t.clone(),
+        }
+    };
+    let mut types: Vec<TensorType> = op.operands.iter().map(stored).collect();
     let quantized = |t: &TensorType, spec: &QuantSpec, dynamic| {
         TensorType::quant(spec.quant_type(t.rank(), dynamic), t.shape.clone())
     };
-    types[1] = quantized(&types[1], &q.weights, false);
-    if let Some(a) = &q.acts {
-        types[0] = quantized(&types[0], &a.spec, a.scale.is_none());
+    if let Some(q) = q {
+        types[1] = quantized(&types[1], &q.weights, false);
     }
-    let results: Vec<&TensorType> = op.results.iter().map(|v| f.ty(*v)).collect();
-    // Whether a kernel exists does not depend on sizes; their largest values are as good as any.
-    let largest = |s: &str| Some(m.symbol_range(s).1);
+    if let Some(a) = q.and_then(|q| q.acts.as_ref()) {
+        let to = quantized(&types[0], &a.spec, a.scale.is_none());
+        // Also what quantizes the input must have a kernel; fused into its maker it costs nothing.
+        cost.op_micros(&OpKind::Quantize, &[&types[0]], &[&to], dims)?;
+        types[0] = to;
+    }
+    let results: Vec<TensorType> = op.results.iter().map(stored).collect();
+    let results: Vec<&TensorType> = results.iter().collect();
     let operands: Vec<&TensorType> = types.iter().collect();
-    cost.op_micros(&op.kind, &operands, &results, &largest)
-        .map(|_| ())
+    cost.op_micros(&op.kind, &operands, &results, dims)
 }

@@ -6,10 +6,12 @@
 //! ```
 //!
 //! (Lin et al., "AWQ", 2024; the search of its public implementation.) The means are those of all
-//! calibration rows. The block is what follows the layers up to the first layer output where
-//! their paths have met again (attention with its projection, or the whole MLP); of layers whose
-//! input comes from a product, the layer itself. Losses are summed over a few batches, evenly
-//! spread, of the float model; the first of equal losses wins, so *off* (`r = 0`) does.
+//! calibration rows. The block is that of [`trial`](super::trial); of layers whose input comes
+//! from a product, the layer itself. The first of equal losses wins, so *off* (`r = 0`) does.
+//!
+//! When GPTQ follows, it makes good much of what the factors are for, and what they cost (coarser
+//! steps for all other channels) remains. So the block's loss is also measured with weights rounded
+//! by GPTQ, for that ratio, for halves of it and for none, and the least decides.
 //!
 //! Factors are folded ([`fold`](super::fold)); a value whose maker can take none is left alone,
 //! and the ledger says why. Ranges are clipped later ([`clip`](super::clip)).
@@ -17,14 +19,17 @@
 //! Preconditions: as for `quantize`; an executor and samples where a layer asks for the method.
 
 use super::assign::{Assigned, assign};
-use super::fit::{methods_of, rounded, source, stream};
+use super::fit::{methods_of, source, stream};
+use super::fit_weight::{Fit, real};
 use super::fold::{Folded, Target, target};
-use super::stream::{Group, Stream, floats, groups};
+use super::methods::Methods;
+use super::stream::{Group, Stream, groups};
+use super::trial::{Trial, block_outputs, own_outputs, squared_error};
 use crate::pass::{Pass, PassContext};
 use crate::weights::{Transform, derive, format_error, read_f32};
 use qcc_ir::diag::Result;
 use qcc_ir::format::encode_slice;
-use qcc_ir::graph::{Func, Module, OpId, OpKind, ValueId};
+use qcc_ir::graph::{Func, Module, OpId, Weight};
 use qcc_ir::ledger::{Candidate, Decision, Topic};
 use qcc_ir::{DType, Tensor};
 use std::collections::BTreeSet;
@@ -32,8 +37,6 @@ use std::sync::Arc;
 
 /// Exponents that are tried, in steps of 1/20.
 const RATIOS: usize = 20;
-/// Batches on which losses are measured, at most.
-const LOSS_BATCHES: usize = 2;
 /// Smallest factor before normalization.
 const FLOOR: f64 = 1e-4;
 
@@ -82,13 +85,23 @@ impl Pass for Awq {
                 .last()
                 .copied()
                 .unwrap_or(0);
-            let means = means(&mut stream, &g, usize::try_from(channels).unwrap_or(0))?;
+            let inputs = Inputs::of(&mut stream, &g, usize::try_from(channels).unwrap_or(0))?;
+            let means = &inputs.means;
             let search = Search::new(module, &stream, to, &readers)?;
-            let losses = search.losses(&means)?;
-            let best = first_least(&losses);
-            ctx.ledger.record(decision(f, &g, &readers, &losses, best));
+            let all: Vec<usize> = (0..RATIOS).collect();
+            let mut tried = search.losses(ctx, means, &all, None)?;
+            let mut best = first_least(&tried).ratio;
+            if readers.iter().any(|l| methods_of(l, ctx).gptq) {
+                let some = [0, best / 4, best / 2, best / 2 + best / 4, best];
+                let some: BTreeSet<usize> = some.into_iter().collect();
+                let some: Vec<usize> = some.into_iter().collect();
+                let rounded = search.losses(ctx, means, &some, Some(&inputs.gram))?;
+                best = first_least(&rounded).ratio;
+                tried.extend(rounded);
+            }
+            ctx.ledger.record(decision(f, &g, &readers, &tried, best));
             if best > 0 {
-                let s: Arc<[f32]> = factors(&means, best).into();
+                let s: Arc<[f32]> = factors(means, best).into();
                 folded.add(f, to, &readers, &s, &|id| quantized.contains(&id));
                 divide_statistics(ctx, &f.value(g.input).name, &s);
             }
@@ -100,15 +113,8 @@ impl Pass for Awq {
     }
 }
 
-fn site(f: &Func, g: &Group) -> String {
-    match f.def_op(g.input) {
-        Some(op) if !op.loc.nodes.is_empty() => op.loc.to_string(),
-        _ => f.value(g.input).name.clone(),
-    }
-}
-
 fn refused(f: &Func, g: &Group, layers: &[Assigned], reason: String) -> Decision {
-    let mut d = Decision::new(site(f, g), Topic::Smoothing, "off")
+    let mut d = Decision::new(g.site(f), Topic::Smoothing, "off")
         .consider(Candidate::refused("awq", reason))
         .consider(Candidate::new("off"));
     d.fused = g
@@ -119,15 +125,27 @@ fn refused(f: &Func, g: &Group, layers: &[Assigned], reason: String) -> Decision
     d
 }
 
-fn decision(f: &Func, g: &Group, readers: &[&Assigned], losses: &[f64], best: usize) -> Decision {
-    let name = |i: usize| match i {
+/// The loss of a ratio.
+struct Tried {
+    ratio: usize,
+    /// Whether weights were rounded by GPTQ.
+    gptq: bool,
+    loss: f64,
+}
+
+fn name(ratio: usize) -> String {
+    match ratio {
         0 => "off".to_string(),
-        _ => format!("awq ratio {:.2}", i as f64 / RATIOS as f64),
-    };
-    let mut d = Decision::new(site(f, g), Topic::Smoothing, name(best));
-    for (i, loss) in losses.iter().enumerate() {
-        let mut c = Candidate::new(name(i));
-        c.error = Some(*loss);
+        _ => format!("awq ratio {:.2}", ratio as f64 / RATIOS as f64),
+    }
+}
+
+fn decision(f: &Func, g: &Group, readers: &[&Assigned], tried: &[Tried], best: usize) -> Decision {
+    let mut d = Decision::new(g.site(f), Topic::Smoothing, name(best));
+    for t in tried {
+        let by = if t.gptq { ", rounded by gptq" } else { "" };
+        let mut c = Candidate::new(format!("{}{by}", name(t.ratio)));
+        c.error = Some(t.loss);
         d = d.consider(c);
     }
     d.fused = readers.iter().map(|l| l.site.name.clone()).collect();
@@ -144,19 +162,32 @@ fn divide_statistics(ctx: &mut PassContext<'_>, name: &str, s: &[f32]) {
     }
 }
 
-/// Mean magnitude of each channel of a group's input over all samples.
-fn means(stream: &mut Stream<'_>, g: &Group, channels: usize) -> Result<Vec<f64>> {
-    let (mut sums, mut rows) = (vec![0.0; channels], 0u64);
-    stream.advance(g, &mut |seen| {
-        for row in seen.rows(channels)?.chunks(channels.max(1)) {
-            for (s, v) in sums.iter_mut().zip(row) {
-                *s += f64::from(v.abs());
+/// What is known of a group's input over all samples.
+struct Inputs {
+    /// Mean magnitude of each channel.
+    means: Vec<f64>,
+    /// `XᵀX`, row-major.
+    gram: Vec<f64>,
+}
+
+impl Inputs {
+    fn of(stream: &mut Stream<'_>, g: &Group, channels: usize) -> Result<Self> {
+        let (mut sums, mut rows) = (vec![0.0; channels], 0u64);
+        let mut gram = vec![0.0; channels * channels];
+        stream.advance(g, &mut |seen| {
+            for row in seen.rows(channels)?.chunks(channels.max(1)) {
+                for (s, v) in sums.iter_mut().zip(row) {
+                    *s += f64::from(v.abs());
+                }
+                rows += 1;
             }
-            rows += 1;
-        }
-        Ok(())
-    })?;
-    Ok(sums.into_iter().map(|s| s / rows.max(1) as f64).collect())
+            let products = gram.iter_mut().zip(seen.gram);
+            products.for_each(|(sum, v)| *sum += f64::from(*v));
+            Ok(())
+        })?;
+        let means = sums.into_iter().map(|s| s / rows.max(1) as f64).collect();
+        Ok(Inputs { means, gram })
+    }
 }
 
 /// The factors of a ratio.
@@ -169,24 +200,19 @@ fn factors(means: &[f64], ratio: usize) -> Vec<f32> {
     s.into_iter().map(|v| (v / norm) as f32).collect()
 }
 
-fn first_least(losses: &[f64]) -> usize {
-    let mut best = 0;
-    for (i, l) in losses.iter().enumerate() {
-        if *l < losses[best] {
-            best = i;
-        }
-    }
-    best
+/// The first of the least losses; there is at least one.
+fn first_least(tried: &[Tried]) -> &Tried {
+    let better = |a: &&Tried, b: &&Tried| a.loss.total_cmp(&b.loss);
+    // INVARIANT: every search tries no factors at all. `min_by` gives the first of equals.
+    tried.iter().min_by(better).expect("a trial")
 }
 
-/// A block, its weights and what it gives on some batches.
+/// A block and the layers whose weights it leaves open.
 struct Search<'s, 'm> {
-    stream: &'s Stream<'s>,
+    trial: Trial<'s>,
     module: &'m Module,
-    block: super::stream::Block,
     /// By position of their ops.
     layers: Vec<&'m Assigned>,
-    batches: Vec<usize>,
 }
 
 impl<'s, 'm> Search<'s, 'm> {
@@ -201,77 +227,67 @@ impl<'s, 'm> Search<'s, 'm> {
         layers.sort_by_key(|l| l.site.op);
         let ops: Vec<OpId> = layers.iter().map(|l| l.site.op).collect();
         let outputs = match to {
-            Target::Norm(_) => meeting(f, &ops),
-            Target::Rows(_) => None,
+            Target::Norm(_) => block_outputs(f, &ops),
+            Target::Rows(_) | Target::Product(_) => own_outputs(f, &ops),
         };
-        let outputs = outputs.unwrap_or_else(|| {
-            let own = ops.iter().map(|o| f.ops[o.index()].results[0]);
-            own.collect()
-        });
-        let all = stream.batches();
-        let some = all.clamp(1, LOSS_BATCHES);
         Ok(Search {
-            block: stream.block(&ops, &outputs)?,
-            batches: (0..some).map(|i| i * all / some).collect(),
-            stream,
+            trial: Trial::new(stream, stream.block(&ops, &outputs)?),
             module,
             layers,
         })
     }
 
-    /// The loss of each ratio.
-    fn losses(&self, means: &[f64]) -> Result<Vec<f64>> {
-        let mut ready = self.stream.prepare(&self.block)?;
-        let mut run = |batch: usize, weights: &[Tensor]| -> Result<Vec<Vec<f32>>> {
-            let mut given = self.stream.arguments(&self.block, batch)?;
-            given.extend_from_slice(weights);
-            let out = ready.run(&given, &mut |_, _| ())?;
-            out.iter().map(floats).collect()
+    /// The losses of ratios with weights rounded to nearest, or by GPTQ for inputs with the
+    /// Gram matrix `gram`.
+    fn losses(
+        &self,
+        ctx: &PassContext<'_>,
+        means: &[f64],
+        ratios: &[usize],
+        gram: Option<&[f64]>,
+    ) -> Result<Vec<Tried>> {
+        let mut ready = self.trial.prepare(self.trial.module())?;
+        let float = self.weights(&|w, _| read_f32(w))?;
+        let wanted = self.trial.outputs(&mut *ready, &float)?;
+        let fit = Fit {
+            methods: Methods {
+                gptq: gram.is_some(),
+                ..Methods::default()
+            },
+            gptq: &ctx.options.gptq,
+            threads: ctx.threads,
+            scores: false,
         };
-        let float = self.weights(None)?;
-        let mut wanted = Vec::new();
-        for b in &self.batches {
-            wanted.push(run(*b, &float)?);
+        let mut tried = Vec::with_capacity(ratios.len());
+        for ratio in ratios {
+            let s: Arc<[f32]> = factors(means, *ratio).into();
+            let gram = gram.map(|g| scaled_gram(g, &s));
+            let weights = self.weights(&|w, l| match l.choice {
+                Some(q) => scaled_and_back(w, &s, &|w| {
+                    let (coded, _) = fit.weight(w, q.weights, gram.as_deref())?;
+                    real(w, &coded)
+                }),
+                None => read_f32(w),
+            })?;
+            let got = self.trial.outputs(&mut *ready, &weights)?;
+            tried.push(Tried {
+                ratio: *ratio,
+                gptq: gram.is_some(),
+                loss: squared_error(&got, &wanted),
+            });
         }
-        let mut losses = Vec::with_capacity(RATIOS);
-        for ratio in 0..RATIOS {
-            let s: Arc<[f32]> = factors(means, ratio).into();
-            let weights = self.weights(Some(&s))?;
-            let mut loss = 0.0;
-            for (b, wanted) in self.batches.iter().zip(&wanted) {
-                for (y, w) in run(*b, &weights)?.iter().zip(wanted) {
-                    loss += squares(y, w);
-                }
-            }
-            losses.push(loss);
-        }
-        Ok(losses)
+        Ok(tried)
     }
 
-    /// The weights of the layers, rounded as with these factors.
-    fn weights(&self, factors: Option<&Arc<[f32]>>) -> Result<Vec<Tensor>> {
+    /// The weights of the layers after some change, in their own formats.
+    fn weights(
+        &self,
+        change: &dyn Fn(&Weight, &Assigned) -> Result<Vec<f32>>,
+    ) -> Result<Vec<Tensor>> {
         let mut out = Vec::with_capacity(self.layers.len());
         for l in &self.layers {
             let w = source(self.module, l)?;
-            let values = match (factors, l.choice) {
-                (Some(s), Some(q)) => {
-                    let scaled = derive(
-                        w,
-                        Transform::Scale {
-                            axis: 1,
-                            factors: s.clone(),
-                            divide: false,
-                            dtype: DType::F32,
-                        },
-                    )?;
-                    let mut v = rounded(&scaled, &q.weights)?;
-                    for row in v.chunks_mut(s.len().max(1)) {
-                        row.iter_mut().zip(s.iter()).for_each(|(v, s)| *v /= s);
-                    }
-                    v
-                }
-                _ => read_f32(w)?,
-            };
+            let values = change(w, l)?;
             let mut t = Tensor::zeros(w.dtype, &w.dims)?;
             encode_slice(w.dtype, &values, t.bytes_mut()).map_err(|e| format_error(e, &w.name))?;
             out.push(t);
@@ -280,34 +296,114 @@ impl<'s, 'm> Search<'s, 'm> {
     }
 }
 
-fn squares(a: &[f32], b: &[f32]) -> f64 {
-    let each = a.iter().zip(b).map(|(a, b)| f64::from(a - b));
-    each.map(|d| d * d).sum()
+/// A weight with its columns scaled, rounded, and scaled back.
+fn scaled_and_back(
+    w: &Weight,
+    s: &Arc<[f32]>,
+    round: &dyn Fn(&Weight) -> Result<Weight>,
+) -> Result<Vec<f32>> {
+    let scale = Transform::Scale {
+        axis: 1,
+        factors: s.clone(),
+        divide: false,
+        dtype: DType::F32,
+    };
+    let mut v = read_f32(&round(&derive(w, scale)?)?)?;
+    for row in v.chunks_mut(s.len().max(1)) {
+        row.iter_mut().zip(s.iter()).for_each(|(v, s)| *v /= s);
+    }
+    Ok(v)
 }
 
-/// The output of the first other layer through which all paths from these layers lead.
-fn meeting(f: &Func, layers: &[OpId]) -> Option<Vec<ValueId>> {
-    let mut last_use = vec![0usize; f.values.len()];
-    for (i, op) in f.ops.iter().enumerate() {
-        op.operands.iter().for_each(|v| last_use[v.index()] = i);
-    }
-    f.results
-        .iter()
-        .for_each(|(_, v)| last_use[v.index()] = usize::MAX);
-    let first = layers.first()?.index();
-    let last = layers.last()?.index();
-    let mut open: BTreeSet<ValueId> = BTreeSet::new();
-    for (i, op) in f.ops.iter().enumerate().skip(first) {
-        let own = layers.iter().any(|l| l.index() == i);
-        if !own && !op.operands.iter().any(|v| open.contains(v)) {
-            continue;
+/// `XᵀX` of inputs that are divided by factors.
+fn scaled_gram(gram: &[f64], s: &[f32]) -> Vec<f64> {
+    let rows = gram.chunks(s.len().max(1)).zip(s);
+    let row = |(row, a): (&[f64], &f32)| -> Vec<f64> {
+        let each = row.iter().zip(s);
+        each.map(|(g, b)| g / (f64::from(*a) * f64::from(*b)))
+            .collect()
+    };
+    rows.flat_map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Algo, Samples, Scheme};
+    use crate::testing::{Oracle, module, run_with};
+    use crate::{Options, PassContext};
+    use qcc_ir::diag::Result;
+    use qcc_ir::eval::normal;
+    use qcc_ir::ledger::{Decision, Ledger, Topic};
+    use qcc_ir::{DType, Tensor};
+
+    const MLP: &str = r#"dim n = 1..64
+        weight @g: f32[32] = splat(1)
+        weight @up: f32[48, 32] = normal(1, 0.25)
+        weight @gate: f32[48, 32] = normal(2, 0.25)
+        weight @down: f32[24, 48] = normal(3, 0.25)
+        func @main(%x: f32[n, 32]) -> (y: f32[n, 24]) {
+          %g: f32[32] = const @g
+          %h: f32[n, 32] = rms_norm %x, %g { eps = 1e-5 } @"norm"
+          %up: f32[48, 32] = const @up
+          %gate: f32[48, 32] = const @gate
+          %u: f32[n, 48] = linear %h, %up @"up"
+          %a: f32[n, 48] = linear %h, %gate @"gate"
+          %s: f32[n, 48] = silu %a
+          %m: f32[n, 48] = mul %s, %u
+          %down: f32[24, 48] = const @down
+          %y: f32[n, 24] = linear %m, %down @"down"
+          return %y
+        }"#;
+
+    /// The tokens of `tests/quant_refs/awq.py` in two batches.
+    struct Tokens;
+
+    impl Samples for Tokens {
+        fn batches(&self) -> usize {
+            2
         }
-        open.extend(&op.results);
-        open.retain(|v| last_use[v.index()] > i);
-        let layer = matches!(op.kind, OpKind::Linear { .. });
-        if i > last && layer && open.len() == 1 && open.contains(&op.results[0]) {
-            return Some(vec![op.results[0]]);
+
+        fn batch(&self, index: usize) -> Result<Vec<Tensor>> {
+            let mut x: Vec<f32> = normal(9, 1.0, 64 * 32).iter().map(|v| *v as f32).collect();
+            for row in x.chunks_mut(32) {
+                row[3] *= 30.0;
+                row[17] *= 8.0;
+                row[20] *= 0.1;
+            }
+            Ok(vec![Tensor::from_slice(
+                DType::F32,
+                &[32, 32],
+                &x[index * 1024..][..1024],
+            )?])
         }
     }
-    None
+
+    fn searched(scheme: &str) -> Ledger {
+        let options = Options {
+            scheme: Scheme::named(scheme).unwrap(),
+            algo: Some(vec![Algo::Awq]),
+            ..Options::default()
+        };
+        let mut ctx = PassContext::new(&options);
+        ctx.samples = Some(&Tokens);
+        ctx.executor = Some(&Oracle);
+        run_with("awq", module(MLP), &mut ctx).unwrap();
+        ctx.ledger
+    }
+
+    #[test]
+    fn ratios_and_losses_are_those_of_the_reference() {
+        for line in include_str!("../../../tests/quant_refs/awq.txt").lines() {
+            let f: Vec<&str> = line.split(' ').collect();
+            let grid = if f[1] == "1" { "sym-narrow" } else { "asym" };
+            let ledger = searched(&format!("w{}a16-g{}-{grid}", f[0], f[2]));
+            let d: &Decision = ledger.find(f[3], Topic::Smoothing).unwrap();
+            let best: usize = f[4].parse().unwrap();
+            assert_eq!(d.chosen, d.considered[best].candidate, "{line}");
+            for (got, want) in d.considered.iter().zip(&f[5..]) {
+                let (got, want) = (got.error.unwrap(), want.parse::<f64>().unwrap());
+                assert!((got - want).abs() < 1e-3 * want, "{line}: {got} for {want}");
+            }
+        }
+    }
 }

@@ -8,66 +8,169 @@
 //!
 //! Written backwards (`J` reverses the order of rows or columns), the Cholesky factor `L` of `JHJ`
 //! gives `R = J L⁻¹ J`: one factorisation and one triangular inverse, without forming `H⁻¹`.
-//! All in f64 and in one fixed order.
+//!
+//! Both go block by block, so that most of the work is products of blocks that lie in the cache;
+//! rows of a panel of `L`, and panels of columns of `L⁻¹`, do not depend on each other and are cut
+//! among threads. All in f64; each sum has one order, whatever the number of threads.
+
+use super::parallel;
+use qcc_ir::vector::dot;
+
+/// Rows and columns of a block.
+const BLOCK: usize = 64;
+/// Terms of a sum that are taken together: this many of two blocks' rows stay in the cache.
+const DEPTH: usize = 256;
 
 /// `R`, row-major `[k, k]`; `None` when `h` is not positive definite to working precision.
-pub(super) fn inverse_factor(h: &[f64], k: usize) -> Option<Vec<f64>> {
-    let mut l: Vec<f64> = h.iter().rev().copied().collect();
-    factor(&mut l, k)?;
-    let inverse = invert(&l, k);
-    Some(inverse.into_iter().rev().collect())
+pub(super) fn inverse_factor(mut h: Vec<f64>, k: usize, threads: usize) -> Option<Vec<f64>> {
+    h.reverse();
+    factor(&mut h, k, threads)?;
+    Some(reversed_inverse(h, k, threads))
 }
 
 /// Cholesky factorisation in place: the lower triangle of `a` becomes `L` with `L·Lᵀ = a`.
-fn factor(a: &mut [f64], k: usize) -> Option<()> {
-    for i in 0..k {
-        let (above, rest) = a.split_at_mut(i * k);
-        let row = &mut rest[..k];
-        for j in 0..i {
-            let other = &above[j * k..][..k];
-            row[j] = (row[j] - dot(&row[..j], &other[..j])) / other[j];
+fn factor(a: &mut [f64], k: usize, threads: usize) -> Option<()> {
+    for from in (0..k).step_by(BLOCK) {
+        let to = k.min(from + BLOCK);
+        let (above, below) = a.split_at_mut(to * k);
+        let panel = &mut above[from * k..];
+        let diagonal: Vec<f64> = (from..to).map(|i| panel[(i - from) * k + i]).collect();
+        let done: Vec<f64> = panel.to_vec();
+        let mut own = Block::of(panel, k, from..to);
+        own.subtract_products(&done, &done, k, 0..from);
+        own.factor(&diagonal, k)?;
+        own.store(panel, k, from);
+        let panel = &*panel;
+        let blocks: Vec<&[f64]> = below.chunks(BLOCK * k).collect();
+        let solved = parallel::map(&blocks, threads, |rows| {
+            let mut b = Block::of(rows, k, from..to);
+            b.subtract_products(rows, panel, k, 0..from);
+            b.solve_transposed(&own);
+            b
+        });
+        for (rows, b) in below.chunks_mut(BLOCK * k).zip(solved) {
+            b.store(rows, k, from);
         }
-        let pivot = row[i] - dot(&row[..i], &row[..i]);
-        // What rounding alone can leave of a diagonal element is no pivot.
-        let noise = row[i] * f64::EPSILON * k as f64;
-        if !(pivot > noise && pivot.is_finite()) {
-            return None;
-        }
-        row[i] = pivot.sqrt();
     }
     Some(())
 }
 
-/// The inverse of the lower triangle of `l`, zeros above the diagonal.
-fn invert(l: &[f64], k: usize) -> Vec<f64> {
-    let mut x = vec![0.0; k * k];
-    for i in 0..k {
-        let (above, rest) = x.split_at_mut(i * k);
-        let row = &mut rest[..=i];
-        for (j, factor) in l[i * k..][..i].iter().enumerate() {
-            for (r, v) in row.iter_mut().zip(&above[j * k..][..=j]) {
-                *r -= factor * v;
+/// `J L⁻¹ J` of the lower triangle of `l`, zeros below the diagonal.
+fn reversed_inverse(l: Vec<f64>, k: usize, threads: usize) -> Vec<f64> {
+    // The first panels are the longest: each thread gets some from both ends.
+    let panels: Vec<usize> = (0..k).step_by(BLOCK).collect();
+    let pairs: Vec<Vec<usize>> = (0..panels.len().div_ceil(2))
+        .map(|i| {
+            let mut pair = vec![panels[i], panels[panels.len() - 1 - i]];
+            pair.dedup();
+            pair
+        })
+        .collect();
+    let solved = parallel::map(&pairs, threads, |pair| {
+        pair.iter()
+            .map(|from| (*from, columns(&l, k, *from)))
+            .collect::<Vec<_>>()
+    });
+    drop(l);
+    let mut r = vec![0.0; k * k];
+    for (from, x) in solved.into_iter().flatten() {
+        for (c, column) in x.chunks(k).enumerate() {
+            for (i, v) in column.iter().enumerate().skip(from + c) {
+                r[(k - 1 - i) * k + (k - 1 - from - c)] = *v;
             }
         }
-        let pivot = l[i * k + i];
-        row[..i].iter_mut().for_each(|v| *v /= pivot);
-        row[i] = 1.0 / pivot;
+    }
+    r
+}
+
+/// Columns of `L⁻¹` from `from` on, as many as a block has, each as a row of `k`.
+fn columns(l: &[f64], k: usize, from: usize) -> Vec<f64> {
+    let width = BLOCK.min(k - from);
+    let mut x = vec![0.0; width * k];
+    for top in (from..k).step_by(BLOCK) {
+        let rows = &l[top * k..k.min(top + BLOCK) * k];
+        let mut b = Block::zeros(width, rows.len() / k);
+        if top == from {
+            (0..width).for_each(|c| b.v[c * b.width + c] = 1.0);
+        }
+        b.subtract_products(&x, rows, k, from..top);
+        b.solve_transposed(&Block::of(rows, k, top..top + rows.len() / k));
+        b.store(&mut x, k, top);
     }
     x
 }
 
-/// Four sums side by side, then one: the same order everywhere.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let (mut sums, n) = ([0.0; 4], a.len().min(b.len()));
-    let (a4, a1) = a[..n].as_chunks::<4>();
-    let (b4, b1) = b[..n].as_chunks::<4>();
-    for (a, b) in a4.iter().zip(b4) {
-        for ((s, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *s += a * b;
+/// A small matrix.
+struct Block {
+    width: usize,
+    v: Vec<f64>,
+}
+
+impl Block {
+    fn zeros(height: usize, width: usize) -> Self {
+        let v = vec![0.0; height * width];
+        Block { width, v }
+    }
+
+    /// Some columns of all rows of a matrix whose rows have `k` elements.
+    fn of(rows: &[f64], k: usize, columns: std::ops::Range<usize>) -> Self {
+        let width = columns.len();
+        let v = rows.chunks(k).flat_map(|r| &r[columns.clone()]).copied();
+        Block {
+            width,
+            v: v.collect(),
         }
     }
-    let rest: f64 = a1.iter().zip(b1).map(|(a, b)| a * b).sum();
-    (sums[0] + sums[1]) + (sums[2] + sums[3]) + rest
+
+    /// Writes it into rows of `k` elements from a column on.
+    fn store(&self, rows: &mut [f64], k: usize, from: usize) {
+        for (row, v) in rows.chunks_mut(k).zip(self.v.chunks(self.width)) {
+            row[from..from + self.width].copy_from_slice(v);
+        }
+    }
+
+    /// Subtracts from each element the product of a row of `a` and a row of `b` over some columns.
+    fn subtract_products(&mut self, a: &[f64], b: &[f64], k: usize, over: std::ops::Range<usize>) {
+        for from in over.clone().step_by(DEPTH) {
+            let to = over.end.min(from + DEPTH);
+            for (out, a) in self.v.chunks_mut(self.width).zip(a.chunks(k)) {
+                for (v, b) in out.iter_mut().zip(b.chunks(k)) {
+                    *v -= dot(&a[from..to], &b[from..to]);
+                }
+            }
+        }
+    }
+
+    /// Cholesky factorisation of a square block; `diagonal` is that of the whole matrix, which
+    /// tells what is rounding alone in one of size `k`.
+    fn factor(&mut self, diagonal: &[f64], k: usize) -> Option<()> {
+        let n = self.width;
+        for i in 0..n {
+            let (above, rest) = self.v.split_at_mut(i * n);
+            let row = &mut rest[..n];
+            for j in 0..i {
+                let other = &above[j * n..][..n];
+                row[j] = (row[j] - dot(&row[..j], &other[..j])) / other[j];
+            }
+            let pivot = row[i] - dot(&row[..i], &row[..i]);
+            let noise = diagonal[i] * f64::EPSILON * k as f64;
+            if !(pivot > noise && pivot.is_finite()) {
+                return None;
+            }
+            row[i] = pivot.sqrt();
+        }
+        Some(())
+    }
+
+    /// `B·L⁻ᵀ` for the lower triangle of a square block `L`.
+    fn solve_transposed(&mut self, l: &Block) {
+        for row in self.v.chunks_mut(self.width) {
+            for j in 0..row.len() {
+                let other = &l.v[j * l.width..][..l.width];
+                row[j] = (row[j] - dot(&row[..j], &other[..j])) / other[j];
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -76,37 +179,52 @@ mod tests {
 
     #[test]
     fn the_factor_inverts() {
-        let k = 13;
-        let v = qcc_ir::eval::normal(7, 1.0, k * 40);
-        let mut h = vec![0.0; k * k];
-        for i in 0..k {
-            for j in 0..k {
-                h[i * k + j] = (0..40).map(|t| v[t * k + i] * v[t * k + j]).sum();
+        for k in [1, 13, 64, 65, 150] {
+            let v = qcc_ir::eval::normal(7, 1.0, k * 300);
+            let mut h = vec![0.0; k * k];
+            for t in v.chunks(k) {
+                for (row, a) in h.chunks_mut(k).zip(t) {
+                    row.iter_mut().zip(t).for_each(|(h, b)| *h += a * b);
+                }
             }
-        }
-        let r = inverse_factor(&h, k).unwrap();
-        for i in 0..k {
-            assert!(r[i * k + i] > 0.0);
-            assert!(r[i * k..i * k + i].iter().all(|v| *v == 0.0));
-            for j in 0..k {
-                // H · RᵀR = I
-                let cell: f64 = (0..k)
-                    .map(|a| {
-                        let inv: f64 = (0..k).map(|c| r[c * k + a] * r[c * k + j]).sum();
-                        h[i * k + a] * inv
-                    })
-                    .sum();
-                let want = f64::from(u8::from(i == j));
-                assert!((cell - want).abs() < 1e-10, "{i} {j} {cell}");
+            let r = inverse_factor(h.clone(), k, 1).unwrap();
+            assert_eq!(
+                inverse_factor(h.clone(), k, 3).unwrap(),
+                r,
+                "threads at {k}"
+            );
+            for i in 0..k {
+                assert!(r[i * k + i] > 0.0);
+                assert!(r[i * k..i * k + i].iter().all(|v| *v == 0.0));
+            }
+            // RᵀR · H = I
+            let mut inverse = vec![0.0; k * k];
+            for row in r.chunks(k) {
+                for (out, a) in inverse.chunks_mut(k).zip(row) {
+                    out.iter_mut().zip(row).for_each(|(o, b)| *o += a * b);
+                }
+            }
+            for (i, row) in inverse.chunks(k).enumerate() {
+                for (j, column) in h.chunks(k).enumerate() {
+                    let cell = dot(row, column);
+                    let want = f64::from(u8::from(i == j));
+                    assert!((cell - want).abs() < 1e-8, "{k}: {i} {j} {cell}");
+                }
             }
         }
     }
 
     #[test]
     fn what_is_not_positive_definite_has_none() {
-        assert_eq!(inverse_factor(&[1.0, 2.0, 2.0, 1.0], 2), None);
-        assert_eq!(inverse_factor(&[0.0], 1), None);
-        assert_eq!(inverse_factor(&[f64::NAN], 1), None);
-        assert_eq!(inverse_factor(&[4.0], 1), Some(vec![0.5]));
+        assert_eq!(inverse_factor(vec![1.0, 2.0, 2.0, 1.0], 2, 1), None);
+        assert_eq!(inverse_factor(vec![0.0], 1, 1), None);
+        assert_eq!(inverse_factor(vec![f64::NAN], 1, 1), None);
+        assert_eq!(inverse_factor(vec![4.0], 1, 1), Some(vec![0.5]));
+        // Rank one, in the second block.
+        let mut h = vec![0.0; 66 * 66];
+        (0..66).for_each(|i| h[i * 66 + i] = 1.0);
+        h[1] = 1.0;
+        h[66] = 1.0;
+        assert_eq!(inverse_factor(h, 66, 2), None);
     }
 }

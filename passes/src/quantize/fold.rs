@@ -3,11 +3,12 @@
 //! ```text
 //! norm(x)·(g/s) + b/s            and  W·diag(s)    (X/s)·(W·s)ᵀ = X·Wᵀ
 //! u = diag(1/s)·(U·xᵀ + c),      h = u ∘ a   and  W·diag(s)    (h/s)·(W·s)ᵀ = h·Wᵀ
+//! x · (1/s)                      and  W·diag(s)    where nothing before can take them
 //! ```
 
 use super::assign::Assigned;
 use crate::rewrite::{Replacement, Rewriter, Rule, rewrite};
-use crate::weights::Transform;
+use crate::weights::{Transform, derive, inline_f32};
 use qcc_ir::DType;
 use qcc_ir::diag::Result;
 use qcc_ir::expr::BinaryFn;
@@ -22,6 +23,8 @@ pub(crate) enum Target {
     Norm(OpId),
     /// Into the rows of the linear layer that makes a factor of the product that it is.
     Rows(OpId),
+    /// Into a product of their own, with the value, in front of its readers.
+    Product(ValueId),
 }
 
 /// What can take the factors of a value's channels when all its readers are layers of the list
@@ -114,7 +117,16 @@ struct Change {
 #[derive(Default)]
 pub(crate) struct Folded {
     ops: BTreeMap<OpId, Vec<Change>>,
+    /// By reader: the factors of a product with its input.
+    products: BTreeMap<OpId, Arc<[f32]>>,
+    /// Products that are made, by what is multiplied.
+    made: BTreeMap<ValueId, ValueId>,
     funcs: usize,
+}
+
+/// The name of a value's product with factors.
+pub(crate) fn product_name(value: &str) -> String {
+    format!("{value}.smooth")
 }
 
 impl Folded {
@@ -132,9 +144,10 @@ impl Folded {
         factors: &Arc<[f32]>,
         quantized: &dyn Fn(OpId) -> bool,
     ) {
-        let (id, exact) = match target {
-            Target::Norm(id) => (id, true),
-            Target::Rows(id) => (id, quantized(id)),
+        let maker = match target {
+            Target::Norm(id) => Some((id, true)),
+            Target::Rows(id) => Some((id, quantized(id))),
+            Target::Product(_) => None,
         };
         let change = |operands, axis, divide, exact| Change {
             operands,
@@ -143,11 +156,16 @@ impl Folded {
             divide,
             exact,
         };
-        let made = 1..f.ops[id.index()].operands.len();
         let mut put = |id, c| self.ops.entry(id).or_default().push(c);
-        put(id, change(made, 0, true, exact));
+        if let Some((id, exact)) = maker {
+            let made = 1..f.ops[id.index()].operands.len();
+            put(id, change(made, 0, true, exact));
+        }
         for l in readers {
             put(l.site.op, change(1..2, 1, false, l.choice.is_some()));
+            if maker.is_none() {
+                self.products.insert(l.site.op, factors.clone());
+            }
         }
     }
 
@@ -173,6 +191,14 @@ impl Rule for Folded {
             return Ok(None);
         };
         let mut operands = rw.operands(op);
+        if let Some(factors) = self.products.get(&rw.id(op)) {
+            let x = op.operands[0];
+            operands[0] = match self.made.get(&x) {
+                Some(v) => *v,
+                None => product(rw, x, factors)?,
+            };
+            self.made.insert(x, operands[0]);
+        }
         for (i, operand) in operands.iter_mut().enumerate().skip(1) {
             let own = rw.plain_weight(op.operands[i])?.dtype;
             let chain: Vec<Transform> = changes
@@ -191,4 +217,23 @@ impl Rule for Folded {
         }
         Ok(Some(rw.put(op, op.kind.clone(), &operands)))
     }
+}
+
+/// `x · (1/s)`, rounded to the format of `x`.
+fn product(rw: &mut Rewriter<'_>, x: ValueId, factors: &[f32]) -> Result<ValueId> {
+    let ty = rw.src.ty(x).clone();
+    let name = product_name(&rw.src.value(x).name);
+    let inverse: Vec<f32> = factors.iter().map(|s| 1.0 / s).collect();
+    let wide = inline_f32(
+        format!("{name}.factor"),
+        vec![inverse.len() as u64],
+        &inverse,
+    );
+    let weight = match ty.elem.plain() {
+        Some(dtype) if dtype != DType::F32 => derive(&wide, Transform::Cast { dtype })?,
+        _ => wide,
+    };
+    let operands = [rw.get(x), rw.constant(weight)];
+    let kind = OpKind::Binary(BinaryFn::Mul);
+    Ok(rw.b.push(kind, &operands, vec![ty], &[&name])[0])
 }

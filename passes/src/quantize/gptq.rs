@@ -11,16 +11,19 @@
 //! whose input is always 0 gets the weight 0. `act-order` takes columns with large `H_jj` first;
 //! it needs scales that are known before ([`Params::Fixed`]), as a group then has no place.
 //! With [`Params::Natural`] a group's scale is that of the corrected weights when the group is
-//! reached, as in the reference.
+//! reached, as in the reference; with [`Params::Searched`] it is the best for them
+//! ([`range_search`](super::range_search)).
 //!
 //! Rows do not depend on each other, so they are cut among threads; sums are per row. Weights
 //! are f32, the factor is computed in f64.
 
 use super::cholesky::inverse_factor;
 use super::grid::fit;
+use super::parallel;
 use super::scheme::QuantSpec;
 use crate::weights::Quantizer;
 use qcc_ir::format::{FormatError, IntRange, QuantFormat};
+use qcc_ir::vector::add_scaled_f32;
 
 /// Columns whose corrections wait for the end of their block, at most.
 const BLOCK: usize = 128;
@@ -46,6 +49,8 @@ pub(super) enum Params<'a> {
     Fixed(&'a Quantizer),
     /// From the corrected weights when the group is reached.
     Natural,
+    /// With the least loss for the corrected weights when the group is reached.
+    Searched,
 }
 
 /// What is done beyond the equations.
@@ -71,15 +76,18 @@ pub(super) struct Rounded {
 }
 
 /// How codes are made, the same for all rows.
-struct Plan<'a> {
-    k: usize,
+pub(super) struct Plan<'a> {
+    pub(super) k: usize,
     group: usize,
-    factor: Vec<f32>,
+    /// Columns of a block. Groups that are searched lie in one.
+    block: usize,
+    /// `R`, row-major `[k, k]`, columns in order.
+    pub(super) factor: Vec<f32>,
     order: Vec<usize>,
-    spec: QuantSpec,
+    pub(super) spec: QuantSpec,
     format: QuantFormat,
     levels: IntRange,
-    fixed: Option<&'a Quantizer>,
+    params: Params<'a>,
 }
 
 impl Gptq {
@@ -97,27 +105,28 @@ impl Gptq {
         params: Params<'_>,
     ) -> Result<Option<Rounded>, FormatError> {
         let k = m.k;
-        let fixed = match params {
-            Params::Fixed(q) => Some(q),
-            Params::Natural => None,
-        };
+        let group = group.min(k).max(1);
         let Some(levels) = spec.levels() else {
             return Err(FormatError::NotInteger(spec.storage));
         };
         let dead: Vec<bool> = (0..k).map(|j| gram[j * k + j] == 0.0).collect();
         let order = self.order(gram, k);
-        let Some((factor, damping)) = self.factor(gram, &dead, &order) else {
+        let Some((factor, damping)) = self.factor(gram, &order) else {
             return Ok(None);
         };
         let plan = Plan {
             k,
-            group: group.min(k).max(1),
+            group,
+            block: match params {
+                Params::Searched => group * (BLOCK / group).max(1),
+                _ => BLOCK,
+            },
             factor,
             order,
             spec,
             format: spec.format()?,
             levels,
-            fixed,
+            params,
         };
         let mut rows = self.all_rows(&plan, m, &dead)?;
         let mut out = Rounded {
@@ -145,25 +154,27 @@ impl Gptq {
         order
     }
 
+    /// `λ` of a damping.
+    pub(super) fn ridge(gram: &[f64], k: usize, damping: f64) -> f64 {
+        let diagonals = (0..k).map(|j| diagonal(gram, k, j));
+        damping * diagonals.sum::<f64>() / k.max(1) as f64
+    }
+
     /// `R` in f32 for the columns in order, and the damping that it took.
-    fn factor(&self, gram: &[f64], dead: &[bool], order: &[usize]) -> Option<(Vec<f32>, f64)> {
+    fn factor(&self, gram: &[f64], order: &[usize]) -> Option<(Vec<f32>, f64)> {
         let k = order.len();
-        let diagonal = |j: usize| match dead[j] {
-            true => 1.0,
-            false => 2.0 * gram[j * k + j],
-        };
-        let mean = (0..k).map(diagonal).sum::<f64>() / k.max(1) as f64;
         let mut damping = self.damping;
         for _ in 0..=RAISES {
+            let ridge = Self::ridge(gram, k, damping);
             let mut h = Vec::with_capacity(k * k);
             for a in order {
                 let row = &gram[a * k..][..k];
                 h.extend(order.iter().map(|b| match a == b {
-                    true => diagonal(*a) + damping * mean,
+                    true => diagonal(gram, k, *a) + ridge,
                     false => 2.0 * row[*b],
                 }));
             }
-            if let Some(r) = inverse_factor(&h, k) {
+            if let Some(r) = inverse_factor(h, k, self.threads) {
                 return Some((r.into_iter().map(|v| v as f32).collect(), damping));
             }
             damping = (damping * 10.0).max(1e-6);
@@ -179,23 +190,18 @@ impl Gptq {
         dead: &[bool],
     ) -> Result<Vec<Rows>, FormatError> {
         let chunks: Vec<(usize, &[f32])> = m.w.chunks(ROWS * m.k.max(1)).enumerate().collect();
-        let work = |part: &[(usize, &[f32])]| -> Result<Vec<Rows>, FormatError> {
-            let rows = part.iter().map(|(i, w)| plan.rows(i * ROWS, w, dead));
-            rows.collect()
-        };
-        let share = chunks.len().div_ceil(self.threads.max(1)).max(1);
-        let parts: Vec<Result<Vec<Rows>, FormatError>> = std::thread::scope(|s| {
-            let threads: Vec<_> = chunks.chunks(share).map(|p| s.spawn(|| work(p))).collect();
-            threads
-                .into_iter()
-                .map(|t| t.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
-                .collect()
-        });
-        let mut all = Vec::with_capacity(chunks.len());
-        for p in parts {
-            all.extend(p?);
-        }
-        Ok(all)
+        let rows = |(i, w): &(usize, &[f32])| plan.rows(i * ROWS, w, dead);
+        parallel::map(&chunks, self.threads, rows)
+            .into_iter()
+            .collect()
+    }
+}
+
+/// Diagonal element of `2·XᵀX`, 1 for an input that is always 0.
+fn diagonal(gram: &[f64], k: usize, j: usize) -> f64 {
+    match gram[j * k + j] {
+        0.0 => 1.0,
+        g => 2.0 * g,
     }
 }
 
@@ -229,18 +235,18 @@ impl Plan<'_> {
             zeros: vec![0; count * groups],
             loss: 0.0,
         };
-        if let Some(q) = self.fixed {
+        if let Params::Fixed(q) = self.params {
             let at = first * groups..(first + count) * groups;
             out.scales.copy_from_slice(&q.scales[at.clone()]);
             if let Some(z) = &q.zeros {
                 out.zeros.copy_from_slice(&z[at]);
             }
         }
-        let mut errors = vec![0.0f32; count * BLOCK];
-        for from in (0..k).step_by(BLOCK) {
-            let to = k.min(from + BLOCK);
+        let mut errors = vec![0.0f32; count * self.block];
+        for from in (0..k).step_by(self.block) {
+            let to = k.min(from + self.block);
             for row in 0..count {
-                let errors = &mut errors[row * BLOCK..][..to - from];
+                let errors = &mut errors[row * self.block..][..to - from];
                 out.loss += self.block(row, &w[row * k..][..k], from, errors, &mut out)?;
             }
             self.correct(&mut w, &errors, from, to);
@@ -264,25 +270,38 @@ impl Plan<'_> {
         for i in 0..width {
             let (at, column) = (from + i, self.order[from + i]);
             let group = row * groups + column / self.group;
-            if self.fixed.is_none() && at.is_multiple_of(self.group) {
-                let values = &w[at..k.min(at + self.group)];
-                let (lo, hi) = bounds(values);
-                (out.scales[group], out.zeros[group]) = fit(&self.spec, lo, hi)?;
+            if at.is_multiple_of(self.group) {
+                let end = k.min(at + self.group);
+                let found = match self.params {
+                    Params::Fixed(_) => None,
+                    Params::Natural => {
+                        let (lo, hi) = bounds(&w[at..end]);
+                        Some(fit(&self.spec, lo, hi)?)
+                    }
+                    Params::Searched => Some(self.search(&own[i..end - from], at)?),
+                };
+                if let Some((scale, zero)) = found {
+                    out.scales[group] = scale;
+                    out.zeros[group] = zero;
+                }
             }
-            let (scale, zero) = (out.scales[group], out.zeros[group]);
-            let code = self.format.quantize(own[i], scale, zero);
-            let code = code.clamp(self.levels.min, self.levels.max);
-            out.codes[row * k + column] = code;
             let factor = &self.factor[at * k..][..k];
-            let error = (own[i] - self.format.dequantize(code, scale, zero)) / factor[at];
+            let grid = (out.scales[group], out.zeros[group]);
+            let (code, error) = self.step(own[i], factor[at], grid);
+            out.codes[row * k + column] = code;
             errors[i] = error;
             loss += f64::from(error) * f64::from(error) / 2.0;
-            let behind = &factor[at + 1..from + width];
-            for (v, r) in own[i + 1..].iter_mut().zip(behind) {
-                *v -= error * r;
-            }
+            add_scaled_f32(&mut own[i + 1..], -error, &factor[at + 1..from + width]);
         }
         Ok(loss)
+    }
+
+    /// The code of a weight, and its error over the factor's diagonal.
+    pub(super) fn step(&self, w: f32, diagonal: f32, (scale, zero): (f32, i32)) -> (i32, f32) {
+        let code = self.format.quantize(w, scale, zero);
+        let code = code.clamp(self.levels.min, self.levels.max);
+        let error = w - self.format.dequantize(code, scale, zero);
+        (code, error / diagonal)
     }
 
     /// Takes a block's errors off the columns behind it.
@@ -290,13 +309,11 @@ impl Plan<'_> {
         let k = self.k;
         for tile in (to..k).step_by(TILE) {
             let end = k.min(tile + TILE);
-            for (row, errors) in w.chunks_mut(k).zip(errors.chunks(BLOCK)) {
+            for (row, errors) in w.chunks_mut(k).zip(errors.chunks(self.block)) {
                 let row = &mut row[tile..end];
                 for (j, e) in (from..to).zip(errors) {
                     let factor = &self.factor[j * k + tile..j * k + end];
-                    for (v, r) in row.iter_mut().zip(factor) {
-                        *v -= e * r;
-                    }
+                    add_scaled_f32(row, -e, factor);
                 }
             }
         }
@@ -315,7 +332,7 @@ pub(super) fn bounds(v: &[f32]) -> (f32, f32) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::Scheme;
     use super::*;
     use qcc_ir::eval::normal;
@@ -329,6 +346,7 @@ mod tests {
         group: usize,
         fixed: bool,
         act_order: bool,
+        damping: f64,
         loss: f64,
         codes: Vec<i32>,
     }
@@ -343,7 +361,7 @@ mod tests {
                 true => (8, "sym"),
                 false => (0, "asym"),
             };
-            let digits = f[9].chars().map(|c| c.to_digit(16).unwrap() as i32 - half);
+            let digits = f[10].chars().map(|c| c.to_digit(16).unwrap() as i32 - half);
             Case {
                 name: f[0],
                 n: number(1),
@@ -352,7 +370,8 @@ mod tests {
                 group: number(4),
                 fixed: flag(6),
                 act_order: flag(7),
-                loss: f[8].parse().unwrap(),
+                damping: f[8].parse().unwrap(),
+                loss: f[9].parse().unwrap(),
                 codes: digits.collect(),
             }
         };
@@ -360,7 +379,7 @@ mod tests {
     }
 
     /// The weights and the Gram matrix of `inputs` there.
-    fn inputs(n: usize, k: usize, tokens: usize) -> (Vec<f32>, Vec<f64>) {
+    pub(in super::super) fn inputs(n: usize, k: usize, tokens: usize) -> (Vec<f32>, Vec<f64>) {
         let w = normal(1, 1.0, n * k)
             .into_iter()
             .map(|v| v as f32)
@@ -403,7 +422,7 @@ mod tests {
         let block = qcc_ir::format::BlockShape::group(2, c.group as u64);
         let fixed = super::super::rtn::quantizer(&weight, &spec, block).unwrap();
         let gptq = Gptq {
-            damping: 0.01,
+            damping: c.damping,
             act_order: c.act_order,
             threads,
         };

@@ -60,7 +60,8 @@ pub(super) fn fit(spec: &QuantSpec, lo: f32, hi: f32) -> Result<(f32, i32), Form
         false => hi.max(-lo).max(0.0),
     };
     let Some(levels) = spec.levels() else {
-        return Ok((scale_symmetric(absmax, spec.format()?.max())?, 0));
+        // Below a global scale, which `rtn` knows, this is not the scale yet.
+        return Ok((spec.scale.of_block(absmax, spec.format()?, 1.0)?, 0));
     };
     let steps = (levels.max - levels.min) as f32;
     match spec.grid {

@@ -3,6 +3,7 @@
 use super::assign::Assigned;
 use super::scheme::Scheme;
 use crate::options::{ActMode, Options};
+use crate::ranges::CalibMethod;
 use qcc_ir::diag::{Class, Diagnostic};
 
 /// A warning for each option about quantization that has no effect on these layers.
@@ -35,9 +36,16 @@ pub(super) fn without_effect(
         };
         out.push(idle("--act", why));
     }
+    let fixed = |l: &Assigned| {
+        let acts = l.choice.and_then(|q| q.acts);
+        acts.is_some_and(|a| a.scale.is_some())
+    };
+    if options.calib != CalibMethod::MinMax && !layers.iter().any(fixed) {
+        out.push(idle("--calib-method", "no activations are static"));
+    }
     let ints = schemes
         .iter()
-        .any(|s| s.weights.is_some_and(|w| w.storage.is_int()));
+        .any(|s| s.weights.is_some_and(|w| w.are_integers()));
     if options.algo.is_some() && !ints {
         out.push(idle("--algo", "no weights become integers"));
     }
@@ -63,6 +71,7 @@ mod tests {
     use crate::options::{ActMode, Options};
     use crate::pass::PassContext;
     use crate::quantize::Scheme;
+    use crate::ranges::CalibMethod;
     use crate::testing::{module, run_with};
 
     const LAYER: &str = r#"weight @w: f32[4, 3] = normal(1, 1.0)
@@ -101,6 +110,12 @@ mod tests {
             ..Options::default()
         };
         assert_eq!(warnings(LAYER, &fixed), ["--head", "--act"]);
+        let dynamic = Options {
+            scheme: scheme("int8"),
+            calib: CalibMethod::Mse,
+            ..Options::default()
+        };
+        assert_eq!(warnings(LAYER, &dynamic), ["--calib-method"]);
         let nothing = Options {
             scheme: scheme("int8"),
             ..Options::default()

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! [`assign`](mod@assign) decides what happens to each layer and writes it to the ledger; each
-//! weight method has a file of its own ([`rtn`], [`clip`], [`awq`], [`gptq`]), and `fit-weights`
-//! applies them before. Unless a method made codes, they are derived from the weight on demand;
+//! weight method has a file of its own ([`rtn`], [`clip`], [`hqq`], [`awq`], [`gptq`],
+//! [`refine`]), and `fit-weights` applies them before. Unless a method made codes, they are derived from the weight on demand;
 //! then only its scales are held. An activation that several layers read is
 //! quantized once. A dynamic type takes no scale: it is computed from each token at run time.
 //!
@@ -23,38 +23,49 @@ mod cholesky;
 mod clip;
 mod coded;
 mod fit;
+mod fit_weight;
 mod fold;
 mod gptq;
 mod grid;
+mod hqq;
 mod idle;
+#[cfg(test)]
+mod method_tests;
 mod methods;
+mod parallel;
 mod part;
+mod range_search;
+mod refine;
 mod rtn;
 mod scheme;
 mod sites;
 mod stream;
+mod table;
 #[cfg(test)]
 mod tests;
+mod trial;
 
-pub(crate) use assign::{Acts, Quantized};
-pub(crate) use assign::{Assigned, assign};
+pub(crate) use assign::{Acts, Assigned, Intent, Quantized, assign, intents, scale as input_scale};
 pub(crate) use awq::Awq;
-use coded::Coded;
 pub use coded::CodedWeights;
-pub(crate) use fit::FitWeights;
-pub(crate) use fold::{Folded, target};
+pub(crate) use fit::{FitWeights, source};
+pub(crate) use fit_weight::rounded;
+pub(crate) use fold::{Folded, Target, product_name, target};
 pub use grid::Grid;
 pub use methods::Algo;
+pub(crate) use part::gram;
 pub use scheme::{Granularity, Group, QuantSpec, Scheme, Weights};
-pub(crate) use sites::{Site, sites};
+pub(crate) use sites::{Site, embedding_rows, sites};
 pub use stream::Samples;
+pub(crate) use stream::{Group as LayerGroup, Stream, groups, maker_name};
+pub(crate) use trial::{Trial, block_outputs, first_least, spread, squared_error};
 
 use crate::pass::{Pass, PassContext};
 use crate::rewrite::{Replacement, Rewriter, Rule, rewrite};
-use crate::weights::{inline_f32, inline_ints};
+use crate::weights::{inline_as, inline_f32, inline_ints};
 use qcc_ir::DType;
 use qcc_ir::diag::Result;
-use qcc_ir::graph::{Func, Module, Op, OpId, OpKind, TensorType, ValueId};
+use qcc_ir::graph::{Func, Module, Op, OpId, OpKind, ScaleType, TensorType, ValueId, WeightId};
 use std::collections::HashMap;
 
 /// The pass.
@@ -85,6 +96,15 @@ impl Pass for Quantize {
     }
 }
 
+/// The module with these layers quantized, their weights rounded to nearest.
+///
+/// # Errors
+/// When a weight cannot be read, or is not finite.
+pub(crate) fn quantized(module: &Module, layers: &[Assigned]) -> Result<Module> {
+    let mut layers = Layers::new(layers, &CodedWeights::default());
+    Ok(rewrite(module, &mut layers)?.module)
+}
+
 /// Rebuilds the chosen layers of the entry function.
 #[derive(Default)]
 pub(crate) struct Layers {
@@ -96,6 +116,8 @@ pub(crate) struct Layers {
     acts: HashMap<(ValueId, TensorType, Option<u32>), ValueId>,
     /// Quantized weights by source value and type.
     weights: HashMap<(ValueId, TensorType), ValueId>,
+    /// Global scales by their bits.
+    globals: HashMap<u32, WeightId>,
 }
 
 impl Rule for Layers {
@@ -171,14 +193,7 @@ impl Layers {
             return Ok(*v);
         }
         let source = rw.plain_weight(w)?;
-        let coded = match self.codes.get(&source.name, &q.weights) {
-            Some(c) => c.clone(),
-            None => Coded {
-                spec: q.weights,
-                quantizer: rtn::quantizer(source, &q.weights, quant.block)?,
-                codes: None,
-            },
-        };
+        let coded = self.codes.of(source, q)?;
         let quantizer = &coded.quantizer;
         let shape: Option<Vec<u64>> = ty
             .scale_shape()
@@ -186,7 +201,9 @@ impl Layers {
         // INVARIANT: the extents of a weight are known, so those of its scales are.
         let dims = shape.unwrap_or_default();
         let name = source.name.clone();
-        let scale = inline_f32(format!("{name}.scale"), dims.clone(), &quantizer.scales);
+        let (suffix, stored) = (suffix(&quant.scale), quant.scale.stored());
+        let scale_name = format!("{name}.{suffix}");
+        let scale = inline_as(scale_name, stored, dims.clone(), &quantizer.scales)?;
         let zero = match (&quantizer.zeros, quant.zero) {
             (Some(z), Some(storage)) => {
                 Some(inline_ints(format!("{name}.zero"), storage, dims, z)?)
@@ -194,8 +211,20 @@ impl Layers {
             _ => None,
         };
         let codes = coded.weight(source)?;
-        let v = rw.quantized(w, codes, (scale, zero), ty)?;
+        let global = quantizer.global.map(|g| {
+            let add = || rw.add_weight(inline_f32(format!("{name}.global"), Vec::new(), &[g]));
+            *self.globals.entry(g.to_bits()).or_insert_with(add)
+        });
+        let v = rw.quantized(w, codes, (scale, zero, global), ty)?;
         self.weights.insert(key, v);
         Ok(v)
+    }
+}
+
+/// What the scales of a weight are called.
+fn suffix(scale: &ScaleType) -> &'static str {
+    match scale {
+        ScaleType::Table(_) => "table",
+        _ => "scale",
     }
 }

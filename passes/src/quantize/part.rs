@@ -9,7 +9,7 @@
 
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::expr::BinaryFn;
-use qcc_ir::graph::{Builder, Def, Func, Module, OpId, OpKind, TensorType, ValueId, WeightId};
+use qcc_ir::graph::{Builder, Def, Func, Module, OpId, OpKind, ValueId, WeightId};
 use qcc_ir::{DType, DimExpr};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -112,31 +112,14 @@ impl Part {
         })
     }
 
-    /// `XᵀX` of the rows of a value, those left out that a mask over its positions excludes.
+    /// [`gram`] of a value of the function under a mask.
     ///
     /// # Errors
     /// When the value is not known, or its rows have no known length.
     pub(super) fn gram(&mut self, f: &Func, x: ValueId, mask: Option<ValueId>) -> Result<ValueId> {
-        let mut v = self.value(f, x)?;
-        v = self.b.cast(v, DType::F32);
-        let ty = self.b.ty(v).clone();
-        let Some((channels, lead)) = ty.shape.split_last() else {
-            let message = format!("%{} has no rows", f.value(x).name);
-            return Err(Diagnostic::error(914, Class::Internal, message));
-        };
-        let rows = DimExpr::product(lead);
-        v = self.b.reshape(v, vec![rows.clone(), channels.clone()]);
-        if let Some(m) = mask {
-            let m = self.value(f, m)?;
-            let m = self.b.cast(m, DType::F32);
-            let zero = self.b.scalar(DType::F32, 0.0);
-            let counts = self.b.binary(BinaryFn::Ne, m, zero)?;
-            let counts = self.b.cast(counts, DType::F32);
-            let counts = self.b.reshape(counts, vec![rows, DimExpr::from(1)]);
-            v = self.b.binary(BinaryFn::Mul, v, counts)?;
-        }
-        let t = self.b.transpose(v, vec![1, 0])?;
-        self.b.same(OpKind::MatMul, &[t, v])
+        let v = self.value(f, x)?;
+        let mask = mask.map(|m| self.value(f, m)).transpose()?;
+        gram(&mut self.b, v, mask)
     }
 
     /// The module that gives these values of the part.
@@ -157,6 +140,31 @@ impl Part {
         self.module.funcs.push(func);
         self.module
     }
+}
+
+/// `XᵀX` of the rows of a value, those left out that a mask over its positions excludes.
+///
+/// # Errors
+/// When the value is a scalar.
+pub(crate) fn gram(b: &mut Builder, x: ValueId, mask: Option<ValueId>) -> Result<ValueId> {
+    let mut v = b.cast(x, DType::F32);
+    let ty = b.ty(v).clone();
+    let Some((channels, lead)) = ty.shape.split_last() else {
+        let message = "a scalar has no rows";
+        return Err(Diagnostic::error(914, Class::Internal, message));
+    };
+    let rows = DimExpr::product(lead);
+    v = b.reshape(v, vec![rows.clone(), channels.clone()]);
+    if let Some(m) = mask {
+        let m = b.cast(m, DType::F32);
+        let zero = b.scalar(DType::F32, 0.0);
+        let counts = b.binary(BinaryFn::Ne, m, zero)?;
+        let counts = b.cast(counts, DType::F32);
+        let counts = b.reshape(counts, vec![rows, DimExpr::from(1)]);
+        v = b.binary(BinaryFn::Mul, v, counts)?;
+    }
+    let t = b.transpose(v, vec![1, 0])?;
+    b.same(OpKind::MatMul, &[t, v])
 }
 
 /// The ops that are needed, in order, and the known values that they read.
@@ -184,12 +192,4 @@ fn between(
         }
     }
     (ops, inputs.into_iter().collect())
-}
-
-/// The extents of a layer's weight as a matrix `[n, k]`.
-pub(super) fn weight_dims(ty: &TensorType) -> Option<(usize, usize)> {
-    match ty.fixed_dims()?.as_slice() {
-        [n, k] => Some((usize::try_from(*n).ok()?, usize::try_from(*k).ok()?)),
-        _ => None,
-    }
 }

@@ -9,7 +9,7 @@ use super::grid::fit;
 use super::scheme::QuantSpec;
 use crate::weights::{Quantizer, format_error, read_f32};
 use qcc_ir::diag::Result;
-use qcc_ir::format::{BlockShape, minmax_nd};
+use qcc_ir::format::{BlockShape, absmax_nd, minmax_nd, scale_global};
 use qcc_ir::graph::Weight;
 
 /// The scales and zero points of a weight. Codes are computed from them on demand.
@@ -17,9 +17,46 @@ use qcc_ir::graph::Weight;
 /// # Errors
 /// When the weight cannot be read or holds NaN or infinity.
 pub(super) fn quantizer(w: &Weight, spec: &QuantSpec, block: BlockShape) -> Result<Quantizer> {
+    below(w, spec, block, None)
+}
+
+/// As [`quantizer`] below this global scale, if scales have two levels; without one, below that of
+/// the weight itself.
+///
+/// # Errors
+/// As [`quantizer`].
+pub(super) fn below(
+    w: &Weight,
+    spec: &QuantSpec,
+    block: BlockShape,
+    global: Option<f32>,
+) -> Result<Quantizer> {
+    let fail = |e| format_error(e, &w.name);
     let dims: Vec<usize> = w.dims.iter().map(|d| *d as usize).collect();
-    let (lo, hi) = minmax_nd(&read_f32(w)?, &dims, &block).map_err(|e| format_error(e, &w.name))?;
-    from_ranges(w, spec, block, &lo, &hi)
+    let values = read_f32(w)?;
+    if spec.scale.global().is_none() {
+        let (lo, hi) = minmax_nd(&values, &dims, &block).map_err(fail)?;
+        return from_ranges(w, spec, block, &lo, &hi);
+    }
+    let format = spec.format().map_err(fail)?;
+    let absmax = absmax_nd(&values, &dims, &block).map_err(fail)?;
+    let global = match global {
+        Some(g) => g,
+        None => scale_global(absmax.iter().fold(0.0, |a, m| m.max(a)), format).map_err(fail)?,
+    };
+    let scales: std::result::Result<Vec<f32>, _> = absmax
+        .into_iter()
+        .map(|m| spec.scale.of_block(m, format, global))
+        .collect();
+    Ok(Quantizer {
+        format,
+        levels: None,
+        block,
+        scale: spec.scale,
+        scales: scales.map_err(fail)?.into(),
+        zeros: None,
+        global: Some(global),
+    })
 }
 
 /// As [`quantizer`] for blocks of which the least and greatest values that count are known.
@@ -42,8 +79,10 @@ pub(super) fn from_ranges(
         format: spec.format().map_err(fail)?,
         levels: spec.levels().filter(|_| spec.bits < spec.storage.bits()),
         block,
+        scale: spec.scale,
         scales: scales.into(),
         zeros: asymmetric.then(|| zeros.into()),
+        global: None,
     })
 }
 
@@ -108,5 +147,44 @@ mod tests {
             (e.code().as_str(), e.place()),
             ("Q0520", Some("weight fc.w"))
         );
+    }
+
+    /// Scales and codes of the block formats, against the lines that `quant_refs/formats.py` prints.
+    #[test]
+    fn block_formats_equal_the_reference() {
+        let text = include_str!("../../../tests/quant_refs/formats.txt");
+        assert_eq!(text.lines().count(), 16);
+        for (i, line) in text.lines().enumerate() {
+            let (name, seed) = (line.split(' ').next().unwrap(), 1 + i as u64 / 8);
+            let mut x = qcc_ir::eval::normal(seed, 1.0, 5 * 80);
+            for (i, v) in x.iter_mut().enumerate() {
+                *v *= 4f64.powi(i as i32 / 80 - 2);
+            }
+            x[80..144].fill(0.0);
+            let x: Vec<f32> = x.into_iter().map(|v| v as f32).collect();
+            let w = inline_f32("w".into(), vec![5, 80], &x);
+            let (_, q) = codes(&w, name);
+            let mut got: Vec<String> = q
+                .global
+                .map(|g| format!("{:08x}", g.to_bits()))
+                .into_iter()
+                .collect();
+            let scale = |s: &f32| match q.scale.stored() {
+                DType::F32 => format!("{:08x}", s.to_bits()),
+                d => {
+                    let mut byte = [0];
+                    qcc_ir::format::encode_slice(d, &[*s], &mut byte).unwrap();
+                    format!("{:02x}", byte[0])
+                }
+            };
+            got.extend(q.scales.iter().map(scale));
+            let bytes = q.codes(&x, &w.dims).unwrap();
+            let digits = |b: &u8| match q.format.dtype().per_byte() {
+                1 => format!("{b:02x}"),
+                _ => format!("{:x}{:x}", b & 15, b >> 4),
+            };
+            got.push(bytes.iter().map(digits).collect());
+            assert_eq!(format!("{name} {}", got.join(" ")), line);
+        }
     }
 }

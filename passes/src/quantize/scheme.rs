@@ -5,22 +5,32 @@
 //! | `float` | as they are | as they are |
 //! | `fp8` | e4m3, absmax/448 per output channel | e4m3, absmax/448: static per tensor with calibration data, else dynamic per token |
 //! | `int8` | i8 in [−127, 127], absmax/127 per output channel | i8 in [−127, 127], absmax/127, dynamic per token; of convolutions static per tensor |
+//! | `fp8-e5m2` | as `fp8` with e5m2, absmax/57344 | the same |
+//! | `w8a8-fp8-block128` | e4m3, absmax/448 per block of 128 × 128 | e4m3, dynamic per token and 128 channels |
+//! | `mxfp8[-⟨round⟩]` | e4m3, a power of two per group of 32 | as they are |
+//! | `mxfp4[-⟨round⟩]` | e2m1, a power of two per group of 32 | as they are |
+//! | `nvfp4` | e2m1, an e4m3 scale per group of 16 under one f32 scale, which layers that read the same value share | as they are |
+//! | `nf4` | nf4, absmax per group of 64 | as they are |
+//! | `lut4`, `lut3` | a table of 16 or 8 values per output channel ([`table`](super::table)) | as they are |
 //! | `int4[-⟨grid⟩]` | with calibration data as `w4a16-g128-asym`, else as `w4a16-g32-asym` | as they are |
 //!
 //! A suffix fixes the activations whatever the options say: `-static`, `-dynamic`, or
 //! `-weights` for none (`fp8-static`, `int8-weights`, …).
 //!
-//! Further names are put together: `w⟨bits⟩a⟨16|8⟩[-g⟨size⟩][-⟨grid⟩]`, such as `w4a16-g128-asym`.
-//! Weights have 2, 3, 4 or 8 bits; activations stay as they are (`a16`) or are those of `int8`
-//! (`a8`). `size` input channels of an output channel share a scale, all of them without `-g`
-//! (the last group of a row may be shorter). The [`Grid`] is `asym`, `sym` (the default),
+//! Further names are put together: `w⟨bits⟩a⟨16|8|4⟩[-g⟨size⟩][-⟨grid⟩]`, such as
+//! `w4a16-g128-asym`. Weights have 2, 3, 4 or 8 bits; activations stay as they are (`a16`), are
+//! those of `int8` (`a8`), or the same with i4 in [−7, 7], absmax/7 (`a4`). `size` input channels of an output channel share a scale, all of them without `-g`
+//! (the last group of a row may be shorter). How a power of two is found (`⟨round⟩`) is `floor`
+//! (OCP MX, the default), `rceil` or `even` ([`PowerRound`]). The [`Grid`] is `asym`, `sym` (the default),
 //! `sym-narrow` or `sym-full`.
 
 use super::grid::Grid;
 use crate::options::ActMode;
 use qcc_ir::diag::{Class, Diagnostic, Result};
-use qcc_ir::format::{BlockShape, DType, FormatError, IntRange, QuantFormat, Range};
-use qcc_ir::graph::QuantType;
+use qcc_ir::format::{
+    Block, BlockShape, DType, FormatError, IntRange, PowerRound, QuantFormat, Range,
+};
+use qcc_ir::graph::{QuantType, ScaleType};
 
 /// How many elements share one scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +44,8 @@ pub enum Granularity {
     /// This many consecutive elements of the last dimension: input channels of one output
     /// channel.
     Group(u32),
+    /// Squares of this many rows and columns of a matrix.
+    Square(u32),
 }
 
 /// How one tensor is quantized.
@@ -47,6 +59,8 @@ pub struct QuantSpec {
     pub granularity: Granularity,
     /// How scale and zero point follow from the values.
     pub grid: Grid,
+    /// How scales are stored.
+    pub scale: ScaleType,
 }
 
 /// How many input channels of a weight share a scale, as asked for.
@@ -58,6 +72,8 @@ pub enum Group {
     Auto,
     /// This many.
     Of(u32),
+    /// This many, of as many output channels.
+    Square(u32),
 }
 
 /// How weights are quantized.
@@ -71,6 +87,8 @@ pub struct Weights {
     pub group: Group,
     /// How scale and zero point follow from the values.
     pub grid: Grid,
+    /// How scales are stored.
+    pub scale: ScaleType,
 }
 
 /// What is quantized, and how.
@@ -82,6 +100,8 @@ pub struct Scheme {
     pub weights: Option<Weights>,
     /// Storage of activations, symmetric; `None` for float. Integers are narrow.
     pub acts: Option<DType>,
+    /// Channels of a token that share a dynamic scale; `None` for all.
+    pub act_group: Option<u32>,
     /// How activations are quantized, unless the options say otherwise.
     pub act: ActMode,
     /// Whether `ActMode::Auto` takes static activations where there is calibration data.
@@ -104,6 +124,7 @@ impl Scheme {
             name: "float".into(),
             weights: None,
             acts: None,
+            act_group: None,
             act: ActMode::Auto,
             prefers_static: false,
         }
@@ -127,9 +148,10 @@ impl Scheme {
             }),
             _ => Err(
                 Diagnostic::error(41, Class::Usage, format!("there is no scheme `{name}`")).hint(
-                    "schemes are: float, fp8, int8, int4[-⟨grid⟩], and w⟨2|3|4|8⟩a⟨16|8⟩[-g⟨16|32|64|128|\
-                     256⟩][-⟨asym|sym|sym-narrow|sym-full⟩]; fp8, int8 and those with a8 also with \
-                     -static, -dynamic or -weights",
+                    "schemes are: float, fp8, fp8-e5m2, w8a8-fp8-block128, int8, int4[-⟨grid⟩], \
+                     mxfp8, mxfp4 (both also -floor, -rceil or -even), nvfp4, nf4, lut4, lut3, and w⟨2|3|4|8⟩a⟨16|8|4⟩[-g⟨16|32|64|\
+                     128|256⟩][-⟨asym|sym|sym-narrow|sym-full⟩]; those that quantize activations \
+                     also with -static, -dynamic or -weights",
                 ),
             ),
         }
@@ -137,41 +159,59 @@ impl Scheme {
 
     /// The schemes with names of their own.
     fn fixed(name: &str) -> Option<Self> {
-        let weights = |storage: DType, group, grid| {
-            let bits = storage.bits();
-            Some(Weights {
-                storage,
-                bits,
-                group,
-                grid,
-            })
+        let float = |storage, group, scale| Weights {
+            scale,
+            ..Weights::symmetric(storage, group)
         };
-        let (weights, acts, prefers_static) = match name {
+        let f32 = ScaleType::Plain(DType::F32);
+        let power = |storage, round: &str| {
+            let round = match round {
+                "" => PowerRound::Floor,
+                round => round.strip_prefix('-')?.parse().ok()?,
+            };
+            Some(float(storage, Group::Of(32), ScaleType::Power(round)))
+        };
+        let (weights, acts) = match name {
             "float" => return Some(Scheme::float()),
-            "fp8" => (
-                weights(DType::E4M3, Group::Channel, Grid::Greatest),
-                Some(DType::E4M3),
-                true,
-            ),
-            "int8" => (
-                weights(DType::I8, Group::Channel, Grid::Greatest),
-                Some(DType::I8),
-                false,
-            ),
-            _ => {
-                let grid = match name.strip_prefix("int4")? {
-                    "" => Grid::Asymmetric,
-                    grid => Grid::named(grid.strip_prefix('-')?)?,
-                };
-                (Some(Weights::integer(4, Group::Auto, grid)), None, false)
+            "fp8" => (float(DType::E4M3, Group::Channel, f32), Some(DType::E4M3)),
+            "fp8-e5m2" => (float(DType::E5M2, Group::Channel, f32), Some(DType::E5M2)),
+            "w8a8-fp8-block128" => {
+                let squares = float(DType::E4M3, Group::Square(128), f32);
+                (squares, Some(DType::E4M3))
             }
+            "int8" => (
+                Weights::symmetric(DType::I8, Group::Channel),
+                Some(DType::I8),
+            ),
+            "nvfp4" => {
+                let scale = ScaleType::TwoLevel(DType::E4M3, DType::F32);
+                (float(DType::E2M1, Group::Of(16), scale), None)
+            }
+            "nf4" => (float(DType::NF4, Group::Of(64), f32), None),
+            "lut4" => (Weights::table(4), None),
+            "lut3" => (Weights::table(3), None),
+            _ => match (name.strip_prefix("mxfp8"), name.strip_prefix("mxfp4")) {
+                (Some(round), _) => (power(DType::E4M3, round)?, None),
+                (_, Some(round)) => (power(DType::E2M1, round)?, None),
+                _ => {
+                    let grid = match name.strip_prefix("int4")? {
+                        "" => Grid::Asymmetric,
+                        grid => Grid::named(grid.strip_prefix('-')?)?,
+                    };
+                    (Weights::integer(4, Group::Auto, grid), None)
+                }
+            },
         };
         Some(Scheme {
             name: name.into(),
-            weights,
+            weights: Some(weights),
             acts,
+            act_group: match weights.group {
+                Group::Square(n) => Some(n),
+                _ => None,
+            },
             act: ActMode::Auto,
-            prefers_static,
+            prefers_static: matches!(name, "fp8" | "fp8-e5m2"),
         })
     }
 
@@ -183,6 +223,7 @@ impl Scheme {
         let acts = match acts {
             "16" => None,
             "8" => Some(DType::I8),
+            "4" => Some(DType::I4),
             _ => return None,
         };
         let (group, grid) = match rest.strip_prefix('g') {
@@ -201,6 +242,7 @@ impl Scheme {
             name: name.into(),
             weights: Some(Weights::integer(bits, group, grid)),
             acts,
+            act_group: None,
             act: ActMode::Auto,
             prefers_static: false,
         })
@@ -215,7 +257,7 @@ impl Scheme {
         if size.is_none() && grid.is_none() {
             return Ok(self.clone());
         }
-        let Some(w) = self.weights.filter(|w| w.storage.is_int()) else {
+        let Some(w) = self.weights.filter(Weights::are_integers) else {
             let message = format!(
                 "the scheme `{}` has no groups of integer weights",
                 self.name
@@ -238,38 +280,66 @@ impl Scheme {
 }
 
 impl Weights {
+    /// Symmetric codes of the whole storage under f32 scales.
+    fn symmetric(storage: DType, group: Group) -> Self {
+        Weights {
+            storage,
+            bits: storage.bits(),
+            group,
+            grid: Grid::Greatest,
+            scale: ScaleType::Plain(DType::F32),
+        }
+    }
+
+    /// Tables of `2^bits` values for each output channel.
+    fn table(bits: u32) -> Self {
+        Weights {
+            bits,
+            scale: ScaleType::Table(DType::F32),
+            ..Weights::symmetric(DType::U4, Group::Channel)
+        }
+    }
+
     /// Integers of this many bits.
     fn integer(bits: u32, group: Group, grid: Grid) -> Self {
         let storage = match (bits, grid) {
             (8, Grid::Asymmetric) => DType::U8,
             (8, _) => DType::I8,
+            (2, Grid::Asymmetric) => DType::U2,
+            (2, _) => DType::I2,
             (_, Grid::Asymmetric) => DType::U4,
             _ => DType::I4,
         };
         Weights {
-            storage,
             bits,
-            group,
             grid,
+            ..Weights::symmetric(storage, group)
         }
+    }
+
+    /// Whether codes are numbers, to be multiplied by a scale.
+    pub(super) fn are_integers(&self) -> bool {
+        self.storage.is_int() && !matches!(self.scale, ScaleType::Table(_))
     }
 
     /// The composed name of a scheme with these integer weights.
     fn name(&self, acts: Option<DType>) -> String {
-        let acts = if acts.is_some() { 8 } else { 16 };
+        let acts = acts.map_or(16, DType::bits);
         let group = match self.group {
             Group::Channel | Group::Auto => String::new(),
-            Group::Of(n) => format!("-g{n}"),
+            // No scheme of integers has squares.
+            Group::Of(n) | Group::Square(n) => format!("-g{n}"),
         };
         format!("w{}a{acts}{group}-{}", self.bits, self.grid.name())
     }
 
     /// The weights' form where there is calibration data or not, and the name of it where the
     /// scheme's name leaves it open.
-    pub(super) fn resolved(&self, data: bool) -> (QuantSpec, Option<String>) {
+    pub(crate) fn resolved(&self, data: bool) -> (QuantSpec, Option<String>) {
         let granularity = match self.group {
             Group::Channel => Granularity::Channel,
             Group::Of(n) => Granularity::Group(n),
+            Group::Square(n) => Granularity::Square(n),
             Group::Auto => Granularity::Group(if data { 128 } else { 32 }),
         };
         let spec = QuantSpec {
@@ -277,6 +347,7 @@ impl Weights {
             bits: self.bits,
             granularity,
             grid: self.grid,
+            scale: self.scale,
         };
         let name = match (self.group, granularity) {
             (Group::Auto, Granularity::Group(n)) => {
@@ -297,7 +368,18 @@ impl QuantSpec {
             bits: storage.bits(),
             granularity,
             grid: Grid::Greatest,
+            scale: ScaleType::Plain(DType::F32),
         }
+    }
+
+    /// Whether codes are numbers, to be multiplied by a scale.
+    pub(crate) fn are_integers(&self) -> bool {
+        self.storage.is_int() && !self.is_table()
+    }
+
+    /// Whether codes index tables.
+    pub(crate) fn is_table(&self) -> bool {
+        matches!(self.scale, ScaleType::Table(_))
     }
 
     /// Whether a signed integer avoids its lowest code.
@@ -343,130 +425,17 @@ impl QuantSpec {
             Granularity::Channel => BlockShape::axis(rank, 0),
             Granularity::Token => BlockShape::row(rank),
             Granularity::Group(n) => BlockShape::group(rank, u64::from(n)),
+            Granularity::Square(n) => BlockShape(vec![Block::Fixed(u64::from(n)); rank]),
         };
         QuantType {
             dynamic,
             narrow: self.narrow(),
             zero: (self.grid == Grid::Asymmetric).then_some(self.storage),
+            scale: self.scale,
             ..QuantType::symmetric(self.storage, block)
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn text(q: QuantType) -> String {
-        qcc_ir::graph::Elem::Quant(q).to_string()
-    }
-
-    #[test]
-    fn names() {
-        for name in [
-            "float",
-            "fp8",
-            "int8",
-            "int4",
-            "int4-sym",
-            "w4a16",
-            "w8a8-g128-asym",
-        ] {
-            assert_eq!(Scheme::named(name).unwrap().name, name);
-        }
-        let s = Scheme::named("int8-static").unwrap();
-        assert_eq!((s.acts, s.act), (Some(DType::I8), ActMode::Static));
-        let bad = [
-            "",
-            "fp4",
-            "float-static",
-            "-static",
-            "fp8-",
-            "int4-static",
-            "int4-",
-            "int4sym",
-            "w5a16",
-            "w4a4",
-            "w4a16-g100",
-            "w4a16-g128-",
-            "w4a16-",
-            "w4a16-g128-odd",
-            "w4",
-            "w04a16",
-        ];
-        for bad in bad {
-            assert_eq!(Scheme::named(bad).unwrap_err().code(), "Q0041", "{bad}");
-        }
-    }
-
-    #[test]
-    fn composed_names_say_what_they_mean() {
-        let form = |name: &str| {
-            let s = Scheme::named(name).unwrap();
-            let (spec, _) = s.weights.unwrap().resolved(false);
-            let l = spec.levels().unwrap();
-            (text(spec.quant_type(2, false)), (l.min, l.max), s.acts)
-        };
-        let expected = [
-            (
-                "w4a16-g128-asym",
-                "q<u4, [1, 128], scale=f32, zero=u4>",
-                (0, 15),
-                None,
-            ),
-            ("w4a16-g32", "q<i4, [1, 32], scale=f32>", (-8, 7), None),
-            (
-                "w4a16-g32-sym-narrow",
-                "q<i4, [1, 32], scale=f32, narrow>",
-                (-7, 7),
-                None,
-            ),
-            (
-                "w3a16-g64-asym",
-                "q<u4, [1, 64], scale=f32, zero=u4>",
-                (0, 7),
-                None,
-            ),
-            ("w3a16-sym-full", "q<i4, [1, *], scale=f32>", (-4, 3), None),
-            (
-                "w8a8-asym",
-                "q<u8, [1, *], scale=f32, zero=u8>",
-                (0, 255),
-                Some(DType::I8),
-            ),
-        ];
-        for (name, ty, levels, acts) in expected {
-            assert_eq!(form(name), (ty.to_string(), levels, acts), "{name}");
-        }
-    }
-
-    #[test]
-    fn refinements_have_the_name_of_what_they_are() {
-        let refined = |name: &str, size, grid| {
-            let s = Scheme::named(name).unwrap().refined(size, grid);
-            s.map(|s| s.name).map_err(|e| e.code())
-        };
-        let sym = Some(Grid::Half);
-        assert_eq!(refined("int4", Some(64), None).unwrap(), "w4a16-g64-asym");
-        assert_eq!(refined("int4", Some(64), sym).unwrap(), "w4a16-g64-sym");
-        assert_eq!(refined("int4", None, sym).unwrap(), "int4-sym");
-        assert_eq!(
-            refined("int8", Some(128), None).unwrap(),
-            "w8a8-g128-sym-narrow"
-        );
-        assert_eq!(refined("fp8", Some(64), None).unwrap_err(), "Q0041");
-        assert_eq!(refined("int4", Some(100), None).unwrap_err(), "Q0041");
-        let open = Scheme::named("int4").unwrap().refined(None, sym).unwrap();
-        let (spec, name) = open.weights.unwrap().resolved(true);
-        assert_eq!(spec.granularity, Granularity::Group(128));
-        assert_eq!(name.as_deref(), Some("w4a16-g128-sym"));
-    }
-
-    #[test]
-    fn types() {
-        let i8 = QuantSpec::symmetric(DType::I8, Granularity::Token).quant_type(3, true);
-        assert_eq!(text(i8), "q<i8, [1, 1, *], scale=f32, dynamic, narrow>");
-        let e4m3 = QuantSpec::symmetric(DType::E4M3, Granularity::Channel).quant_type(4, false);
-        assert_eq!(text(e4m3), "q<e4m3, [1, *, *, *], scale=f32>");
-    }
-}
+mod tests;

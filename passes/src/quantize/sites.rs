@@ -82,7 +82,7 @@ fn site(
 }
 
 /// Rows of all tables from which rows are gathered.
-fn embedding_rows(m: &Module, f: &Func) -> BTreeSet<u64> {
+pub(crate) fn embedding_rows(m: &Module, f: &Func) -> BTreeSet<u64> {
     let table = |op: &Op| match (&op.kind, f.def_op(*op.operands.first()?)?.kind.clone()) {
         (OpKind::Gather { axis: 0 }, OpKind::Const { weight, .. }) => {
             let w = m.weight(weight);

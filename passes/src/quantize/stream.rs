@@ -4,17 +4,20 @@
 //! to the next. Between the pieces only the values that later ops need are held. The caller sees
 //! the input of each group before the group runs, and may give its layers other weights, with
 //! which everything behind them is then computed: so a weight method sees the inputs that the
-//! quantized model will have.
+//! quantized model will have. A replaced weight is forgotten when its layer has run, and what
+//! exceeds a limit of memory is spilled ([`spill`](crate::spill)): what is held does not grow with
+//! the number of layers.
 //!
 //! Batches are run in order and each gives its own results, so nothing depends on threads.
 
 use super::assign::Assigned;
 use super::part::{Part, Swap, is_source};
+use crate::spill::{Held, Spilling};
 use qcc_ir::Tensor;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::exec::{Executor, Prepared};
 use qcc_ir::format::decode_slice;
-use qcc_ir::graph::{Def, Func, Module, OpId, ValueId, Weight};
+use qcc_ir::graph::{Def, Func, Module, OpId, ValueId, Weight, WeightData};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Calibration data in batches.
@@ -38,6 +41,21 @@ pub(crate) struct Group {
     pub(crate) members: Vec<usize>,
     /// How many ops of the function must have run before the input is known.
     after: usize,
+}
+
+impl Group {
+    /// What the ledger calls it: the nodes that make its input, or the input's name.
+    pub(crate) fn site(&self, f: &Func) -> String {
+        maker_name(f, self.input)
+    }
+}
+
+/// The nodes that make a value, or the value's name.
+pub(crate) fn maker_name(f: &Func, v: ValueId) -> String {
+    match f.def_op(v) {
+        Some(op) if !op.loc.nodes.is_empty() => op.loc.to_string(),
+        _ => f.value(v).name.clone(),
+    }
 }
 
 /// The linear layers among those given, by their input, in the order in which inputs are computed.
@@ -87,7 +105,8 @@ pub(crate) struct Stream<'a> {
     module: Module,
     executor: &'a dyn Executor,
     /// Values that later ops need, by batch; the parameters always.
-    states: Vec<BTreeMap<ValueId, Tensor>>,
+    states: Vec<BTreeMap<ValueId, Held>>,
+    spilling: Option<Spilling<'a>>,
     known: BTreeSet<ValueId>,
     swaps: BTreeMap<OpId, Swap>,
     mask: Option<ValueId>,
@@ -102,17 +121,20 @@ impl<'a> Stream<'a> {
         module: &Module,
         executor: &'a dyn Executor,
         samples: &dyn Samples,
+        spilling: Option<Spilling<'a>>,
     ) -> Result<Self> {
         let params = &module.funcs[0].params;
         let mut states = Vec::with_capacity(samples.batches());
         for i in 0..samples.batches() {
-            states.push(params.iter().copied().zip(samples.batch(i)?).collect());
+            let given = samples.batch(i)?.into_iter().map(Held::Here);
+            states.push(params.iter().copied().zip(given).collect());
         }
         Ok(Stream {
             mask: crate::calibrate::mask(&module.funcs[0]).map(|i| params[i]),
             module: module.clone(),
             executor,
             states,
+            spilling,
             known: BTreeSet::new(),
             swaps: BTreeMap::new(),
         })
@@ -149,6 +171,12 @@ impl<'a> Stream<'a> {
         let inputs = part.inputs.clone();
         let part = part.finish(&results);
         let mut ready = self.executor.prepare(&part, &[])?;
+        let mut used: u64 = self
+            .states
+            .iter()
+            .flat_map(BTreeMap::values)
+            .map(Held::bytes)
+            .sum();
         for state in &mut self.states {
             let given = arguments(f, state, &inputs)?;
             let mut out = ready.run(&given, &mut |_, _| ())?;
@@ -156,17 +184,40 @@ impl<'a> Stream<'a> {
             let (Some(gram), Some(x)) = (gram, x) else {
                 return Err(missing("a result"));
             };
-            let mask = mask.and_then(|m| state.get(&m));
+            let mask = mask.and_then(|m| state.get(&m)).map(Held::tensor);
             see(Seen {
                 x: &x,
                 gram: gram.as_slice()?,
-                keep: mask.map(crate::calibrate::positions).transpose()?,
+                keep: mask
+                    .transpose()?
+                    .as_ref()
+                    .map(crate::calibrate::positions)
+                    .transpose()?,
             })?;
+            used -= state.values().map(Held::bytes).sum::<u64>();
             state.retain(|v, _| keep.contains(v) || matches!(f.value(*v).def, Def::Param(_)));
-            state.extend(fresh.iter().copied().zip(out));
+            used += state.values().map(Held::bytes).sum::<u64>();
+            for (v, t) in fresh.iter().zip(out) {
+                let held = Held::new(t, used, self.spilling)?;
+                used += held.bytes();
+                state.insert(*v, held);
+            }
         }
         self.known = keep;
+        self.forget(group.after);
         Ok(())
+    }
+
+    /// Drops the weights of layers that have run.
+    fn forget(&mut self, after: usize) {
+        let weights = &mut self.module.weights;
+        self.swaps.retain(|op, swap| {
+            let ahead = op.index() >= after;
+            if let (false, Swap::Weight(id)) = (ahead, &*swap) {
+                weights[id.index()].data = WeightData::Extern;
+            }
+            ahead
+        });
     }
 
     /// From here on, a layer has this weight.
@@ -200,12 +251,12 @@ impl<'a> Stream<'a> {
         arguments(&self.module.funcs[0], &self.states[batch], &block.inputs)
     }
 
-    /// Makes a block ready to run.
+    /// Makes a module of a block ready to run.
     ///
     /// # Errors
     /// What the executor reports.
-    pub(crate) fn prepare<'b>(&self, block: &'b Block) -> Result<Box<dyn Prepared + 'b>> {
-        self.executor.prepare(&block.module, &[])
+    pub(crate) fn prepare<'b>(&self, module: &'b Module) -> Result<Box<dyn Prepared + 'b>> {
+        self.executor.prepare(module, &[])
     }
 }
 
@@ -213,6 +264,13 @@ impl<'a> Stream<'a> {
 pub(crate) struct Block {
     inputs: Vec<ValueId>,
     module: Module,
+}
+
+impl Block {
+    /// The function as a module.
+    pub(crate) fn module(&self) -> &Module {
+        &self.module
+    }
 }
 
 /// Values defined before the group's layers run that an op behind them, or a result, reads. The
@@ -230,14 +288,10 @@ fn needed_later(f: &Func, group: &Group) -> BTreeSet<ValueId> {
         .collect()
 }
 
-fn arguments(
-    f: &Func,
-    state: &BTreeMap<ValueId, Tensor>,
-    inputs: &[ValueId],
-) -> Result<Vec<Tensor>> {
+fn arguments(f: &Func, state: &BTreeMap<ValueId, Held>, inputs: &[ValueId]) -> Result<Vec<Tensor>> {
     let get = |v: &ValueId| {
         let name = || missing(&format!("%{}", f.value(*v).name));
-        state.get(v).cloned().ok_or_else(name)
+        state.get(v).ok_or_else(name)?.tensor()
     };
     f.params.iter().chain(inputs).map(get).collect()
 }

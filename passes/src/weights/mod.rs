@@ -5,8 +5,10 @@
 //! memory can be transformed; each read computes one tensor. Chains of transforms are chains of
 //! derived weights.
 
+mod hadamard;
 mod transform;
 
+pub(crate) use hadamard::Rotation;
 pub(crate) use transform::{Quantizer, Transform};
 
 use qcc_ir::diag::{Class, Diagnostic, Result};
@@ -58,12 +60,25 @@ pub(crate) fn inline_ints(
     values: &[i32],
 ) -> Result<Weight> {
     let wide: Vec<f32> = values.iter().map(|v| *v as f32).collect();
+    inline_as(name, dtype, dims, &wide)
+}
+
+/// A weight that holds these numbers as `dtype`, in memory.
+///
+/// # Errors
+/// When the format cannot be encoded.
+pub(crate) fn inline_as(
+    name: String,
+    dtype: DType,
+    dims: Vec<u64>,
+    values: &[f32],
+) -> Result<Weight> {
     let len = dtype
         .byte_len(values.len() as u64)
         .and_then(|n| usize::try_from(n).ok());
-    // INVARIANT: the values are in memory, and no integer that is stored here is wider than they.
+    // INVARIANT: the values are in memory, and no number that is stored here is wider than they.
     let mut bytes = vec![0; len.unwrap_or(0)];
-    encode_slice(dtype, &wide, &mut bytes).map_err(|e| format_error(e, &name))?;
+    encode_slice(dtype, values, &mut bytes).map_err(|e| format_error(e, &name))?;
     Ok(inline(name, dtype, dims, bytes))
 }
 
@@ -73,7 +88,7 @@ pub(crate) fn inline(name: String, dtype: DType, dims: Vec<u64>, bytes: Vec<u8>)
         name,
         dtype,
         dims,
-        data: WeightData::Bytes(Arc::new(Inline { bytes })),
+        data: WeightData::Bytes(held(bytes)),
     }
 }
 
@@ -118,6 +133,11 @@ pub(crate) fn format_error(e: FormatError, weight: &str) -> Diagnostic {
         }
         _ => d,
     }
+}
+
+/// Bytes in memory.
+pub(crate) fn held(bytes: Vec<u8>) -> Arc<dyn WeightBytes> {
+    Arc::new(Inline { bytes })
 }
 
 #[derive(Debug)]

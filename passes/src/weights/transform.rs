@@ -1,13 +1,15 @@
 //! The ways in which one weight follows from another.
 
+use super::hadamard::Rotation;
 use super::{format_error, read_f32};
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::eval::weight_tensor;
 use qcc_ir::format::{
-    BlockShape, DType, FormatError, IntRange, QuantFormat, QuantParams, decode_slice, encode_slice,
-    quantize_nd,
+    BlockShape, DType, FormatError, IntRange, QuantFormat, QuantParams, clipped_nd, decode_slice,
+    dequantize_nd, dequantize_table_nd, encode_slice, quantize_nd,
 };
-use qcc_ir::graph::Weight;
+use qcc_ir::graph::{ScaleType, Weight};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Codes of a weight under scales (and zero points) that are known.
@@ -19,10 +21,14 @@ pub(crate) struct Quantizer {
     pub(crate) levels: Option<IntRange>,
     /// Elements that share a scale.
     pub(crate) block: BlockShape,
-    /// One scale per block.
+    /// How scales are stored.
+    pub(crate) scale: ScaleType,
+    /// One scale per block, or its table, as stored.
     pub(crate) scales: Arc<[f32]>,
     /// One zero point per block of an asymmetric scheme.
     pub(crate) zeros: Option<Arc<[i32]>>,
+    /// The scale above those of the blocks.
+    pub(crate) global: Option<f32>,
 }
 
 impl Quantizer {
@@ -35,8 +41,9 @@ impl Quantizer {
         v: &[f32],
         dims: &[u64],
     ) -> std::result::Result<Vec<u8>, FormatError> {
+        let factors = self.factors();
         let params = QuantParams {
-            scales: &self.scales,
+            scales: &factors,
             zeros: self.zeros.as_deref(),
         };
         let dims: Vec<usize> = dims.iter().map(|d| *d as usize).collect();
@@ -50,6 +57,52 @@ impl Quantizer {
             encode_slice(dtype, &numbers, &mut codes)?;
         }
         Ok(codes)
+    }
+
+    /// The real values of stored codes of a tensor.
+    ///
+    /// # Errors
+    /// When codes, scales or zero points do not fit it.
+    pub(crate) fn real(
+        &self,
+        codes: &[u8],
+        dims: &[u64],
+    ) -> std::result::Result<Vec<f32>, FormatError> {
+        let factors = self.factors();
+        let dims: Vec<usize> = dims.iter().map(|d| *d as usize).collect();
+        if let ScaleType::Table(_) = self.scale {
+            return dequantize_table_nd(codes, &dims, &self.block, self.format.dtype(), &factors);
+        }
+        let params = QuantParams {
+            scales: &factors,
+            zeros: self.zeros.as_deref(),
+        };
+        dequantize_nd(codes, &dims, &self.block, self.format, params)
+    }
+
+    /// How many elements of a tensor saturate; none of a table, which has values of its own.
+    ///
+    /// # Errors
+    /// When scales or zero points do not fit it.
+    pub(crate) fn clipped(&self, v: &[f32], dims: &[u64]) -> std::result::Result<u64, FormatError> {
+        if let ScaleType::Table(_) = self.scale {
+            return Ok(0);
+        }
+        let factors = self.factors();
+        let params = QuantParams {
+            scales: &factors,
+            zeros: self.zeros.as_deref(),
+        };
+        let dims: Vec<usize> = dims.iter().map(|d| *d as usize).collect();
+        clipped_nd(v, &dims, &self.block, (self.format, self.levels), params)
+    }
+
+    /// What the numbers of codes are multiplied by, for each block.
+    fn factors(&self) -> Cow<'_, [f32]> {
+        match self.global {
+            None => Cow::Borrowed(&*self.scales),
+            Some(g) => Cow::Owned(self.scales.iter().map(|s| s * g).collect()),
+        }
     }
 }
 
@@ -79,6 +132,19 @@ pub(crate) enum Transform {
         factors: Arc<[f32]>,
         /// Whether to divide by the factors.
         divide: bool,
+        /// The result's format.
+        dtype: DType,
+    },
+    /// The vectors along `axis`, their elements in `span`, times a rotation, rounded to `dtype`.
+    Rotate {
+        /// The dimension along which the vectors lie.
+        axis: usize,
+        /// The elements that are rotated; whole runs of the rotation.
+        span: std::ops::Range<usize>,
+        /// By what.
+        rotation: Arc<Rotation>,
+        /// Whether each vector's mean is subtracted before.
+        center: bool,
         /// The result's format.
         dtype: DType,
     },
@@ -130,6 +196,18 @@ impl Transform {
                 }
                 _ => Err(()),
             },
+            Transform::Rotate {
+                axis,
+                span,
+                rotation,
+                dtype,
+                ..
+            } => match dims.get(*axis) {
+                Some(d) if span.end as u64 <= *d && span.len() % rotation.size() == 0 => {
+                    float(source.dtype).and(float(*dtype)).map(|()| *dtype)
+                }
+                _ => Err(()),
+            },
             Transform::Quantize(q) => match q.block.0.len() == dims.len() {
                 true => float(source.dtype).map(|()| q.format.dtype()),
                 false => Err(()),
@@ -171,6 +249,26 @@ impl Transform {
                 scale(&mut v, inner as usize, factors, *divide);
                 encode(*dtype, &v, source)
             }
+            Transform::Rotate {
+                axis,
+                span,
+                rotation,
+                center,
+                dtype,
+            } => {
+                let t = weight_tensor(source)?;
+                let mut v = vec![0.0f64; t.numel()];
+                decode_slice(source.dtype, t.bytes(), &mut v)
+                    .map_err(|e| format_error(e, &source.name))?;
+                each_vector(&mut v, &source.dims, *axis, &mut |x| {
+                    if *center {
+                        let mean = x.iter().sum::<f64>() / x.len().max(1) as f64;
+                        x.iter_mut().for_each(|x| *x -= mean);
+                    }
+                    rotation.apply(&mut x[span.clone()]);
+                });
+                encode(*dtype, &v, source)
+            }
             Transform::Quantize(q) => q
                 .codes(&read_f32(source)?, &source.dims)
                 .map_err(|e| format_error(e, &source.name)),
@@ -206,6 +304,21 @@ fn scale(v: &mut [f32], inner: usize, factors: &[f32], divide: bool) {
     for (run, f) in runs.zip(factors.iter().cycle()) {
         for x in run {
             *x = if divide { *x / f } else { *x * f };
+        }
+    }
+}
+
+/// Shows and changes the vectors along an axis, one after another.
+fn each_vector(v: &mut [f64], dims: &[u64], axis: usize, change: &mut dyn FnMut(&mut [f64])) {
+    let inner = dims[axis + 1..].iter().product::<u64>() as usize;
+    let n = dims[axis] as usize;
+    let mut x = vec![0.0; n];
+    for part in v.chunks_exact_mut((n * inner).max(1)) {
+        for i in 0..inner {
+            let at = |j: usize| j * inner + i;
+            (0..n).for_each(|j| x[j] = part[at(j)]);
+            change(&mut x);
+            (0..n).for_each(|j| part[at(j)] = x[j]);
         }
     }
 }
@@ -281,13 +394,44 @@ mod tests {
                 format: QuantFormat::full(DType::I8).unwrap(),
                 levels: None,
                 block: BlockShape::axis(2, 0),
+                scale: ScaleType::Plain(DType::F32),
                 scales: vec![2.0, 4.0].into(),
                 zeros: None,
+                global: None,
             }),
         )
         .unwrap();
         assert_eq!((q.dtype, q.dims.as_slice()), (DType::I8, &[2, 3][..]));
         assert_eq!(read_f32(&q).unwrap(), [0.0, 1.0, 4.0, 1.0, 2.0, 5.0]);
+    }
+
+    #[test]
+    fn rotates_vectors_along_an_axis() {
+        let r = Rotation::new(2, 2, 1).unwrap();
+        let turned = |row: [f64; 2]| {
+            let mut row = row;
+            r.apply(&mut row);
+            row.map(|v| v as f32)
+        };
+        let rotate = |axis, span, center| Transform::Rotate {
+            axis,
+            span,
+            rotation: Arc::new(r.clone()),
+            center,
+            dtype: DType::F32,
+        };
+        let columns = derive(&w(&[2, 3]), rotate(0, 0..2, false)).unwrap();
+        let [a, b, c] = [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]].map(turned);
+        let expected = [a[0], b[0], c[0], a[1], b[1], c[1]];
+        assert_eq!(read_f32(&columns).unwrap(), expected);
+        let rows = derive(&w(&[2, 3]), rotate(1, 1..3, true)).unwrap();
+        let t = turned([0.0, 1.0]);
+        assert_eq!(
+            read_f32(&rows).unwrap(),
+            [-1.0, t[0], t[1], -1.0, t[0], t[1]]
+        );
+        let e = derive(&w(&[2, 3]), rotate(1, 0..3, false)).unwrap_err();
+        assert_eq!(e.code(), "Q0911");
     }
 
     #[test]

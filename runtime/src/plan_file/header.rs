@@ -168,6 +168,7 @@ pub(super) fn safetensors_name(dtype: DType) -> Option<&'static str> {
         DType::BF16 => "BF16",
         DType::E4M3 => "F8_E4M3",
         DType::E5M2 => "F8_E5M2",
+        DType::E8M0 => "F8_E8M0",
         DType::I64 => "I64",
         DType::I32 => "I32",
         DType::I16 => "I16",

@@ -1,7 +1,7 @@
 //! `// set key=value`: options of the passes, and the tolerance of a comparison.
 
 use qcc_ir::Diagnostic;
-use qcc_passes::{ActMode, Algo, Options, Scheme};
+use qcc_passes::{ActMode, Algo, CalibMethod, Options, Scheme, Smooth};
 
 /// What the directives of a file set.
 #[derive(Default)]
@@ -32,6 +32,7 @@ impl Settings {
             "scheme" => p.scheme = Scheme::named(value).map_err(show)?,
             "head" => p.head = Scheme::named(value).map_err(show)?,
             "algo" => p.algo = Some(Algo::list(value).map_err(show)?),
+            "calib" => p.calib = CalibMethod::named(value).map_err(show)?,
             "act" => p.act = act(value).ok_or_else(bad)?,
             "exclude" => p.exclude.push(value.into()),
             "override" => {
@@ -39,7 +40,10 @@ impl Settings {
                 let scheme = Scheme::named(scheme).map_err(show)?;
                 p.overrides.push((regex.into(), scheme));
             }
-            "smooth" => p.smooth = Some(value.parse().map_err(|_| bad())?),
+            "smooth" => p.smooth = smooth(value).ok_or_else(bad)?,
+            "outliers" => p.outliers = Some(value.parse().map_err(|_| bad())?),
+            "rotate" => p.rotate = value.parse().map_err(|_| bad())?,
+            "seed" => p.seed = value.parse().map_err(|_| bad())?,
             "float" => p.float = Some(value.parse().map_err(|_| bad())?),
             "fold_budget" => p.fold_budget = value.parse().map_err(|_| bad())?,
             "tolerance" => self.tolerance = Some(value.parse().map_err(|_| bad())?),
@@ -47,6 +51,14 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+fn smooth(value: &str) -> Option<Smooth> {
+    Some(match value {
+        "off" => Smooth::Off,
+        "auto" => Smooth::Auto,
+        alpha => Smooth::Alpha(alpha.parse().ok()?),
+    })
 }
 
 fn act(value: &str) -> Option<ActMode> {

@@ -17,10 +17,12 @@ pub(super) fn scalar(d: DType) -> Result<Type> {
         DType::F64 => types::F64,
         DType::F32 => types::F32,
         DType::F16 | DType::BF16 | DType::I16 | DType::U16 => types::I16,
-        DType::E4M3 | DType::E5M2 | DType::I8 | DType::U8 | DType::Bool => types::I8,
+        DType::E4M3 | DType::E5M2 | DType::E8M0 | DType::I8 | DType::U8 | DType::Bool => types::I8,
         DType::I64 | DType::U64 => types::I64,
         DType::I32 | DType::U32 => types::I32,
-        DType::I4 | DType::U4 => return Err(failed("4-bit values in a serial kernel")),
+        d @ (DType::I4 | DType::U4 | DType::I2 | DType::U2 | DType::E2M1 | DType::NF4) => {
+            return Err(failed(&format!("{d} values in a serial kernel")));
+        }
     })
 }
 

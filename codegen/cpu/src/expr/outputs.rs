@@ -2,7 +2,7 @@
 
 use super::plan::{Mode, Plan};
 use crate::pool::{Numbers, Pool};
-use crate::quant::{Params, format_of, scale_dtype};
+use crate::quant::{Params, format_of};
 use crate::threads::{Scatter, Threads};
 use crate::value::{View, unpacked};
 use qcc_ir::diag::Result;
@@ -55,7 +55,7 @@ impl<'t> Outputs<'t> {
                     if let Some(last) = shape.last_mut() {
                         *last = 1.min(*last);
                     }
-                    let scales = pool.take(scale_dtype(q)?, &shape)?;
+                    let scales = pool.take(q.scale.stored(), &shape)?;
                     Slot::Dynamic(pool.take(q.storage, dims)?, scales)
                 }
                 (Elem::Quant(q), _) => {
@@ -94,11 +94,11 @@ impl<'t> Outputs<'t> {
         let mut out = Vec::with_capacity(self.slots.len());
         for s in self.slots {
             out.push(match s {
-                Slot::Plain(d, t) if d.bits() == 4 => crate::value::pack(d, &t)?.into(),
+                Slot::Plain(d, t) if d.per_byte() > 1 => crate::value::pack(d, &t)?.into(),
                 Slot::Plain(_, t) => t.into(),
                 Slot::Staged(q, x, dims, [scale, zero]) => {
-                    let (scale, zero) = (scale.as_ref(), zero.as_ref());
-                    let b = crate::quant::quantize(q, x.get()?, &dims, scale, zero, threads)?;
+                    let params = [scale.as_ref(), zero.as_ref(), None];
+                    let b = crate::quant::quantize(q, x.get()?, &dims, params, threads)?;
                     x.release();
                     b
                 }
@@ -106,6 +106,7 @@ impl<'t> Outputs<'t> {
                     codes,
                     scale: Some(scale),
                     zero,
+                    global: None,
                 },
                 Slot::Dynamic(codes, scale) => {
                     check_scales(&scale)?;
@@ -113,6 +114,7 @@ impl<'t> Outputs<'t> {
                         codes,
                         scale: Some(scale),
                         zero: None,
+                        global: None,
                     }
                 }
             });
@@ -129,7 +131,7 @@ fn fixed<'t>(
     zero: Option<View<'_>>,
 ) -> Result<Slot<'t>> {
     let (scale, zero) = (scale.map(|v| v.codes), zero.map(|v| v.codes));
-    let params = Params::read(scale, zero)?;
+    let params = Params::read(q, [scale, zero, None])?;
     let one = params.scales.first().copied();
     let (Some(scale), Some(s)) = (scale, one) else {
         return Err(crate::internal("a static scheme needs a scale"));

@@ -12,7 +12,7 @@ const PIECE: usize = 1 << 15;
 
 /// A tensor of the unpacked format as a value of the format itself.
 pub(super) fn finish(dtype: DType, t: Tensor) -> Result<Bundle> {
-    if dtype.bits() == 4 {
+    if dtype.per_byte() > 1 {
         return Ok(crate::value::pack(dtype, &t)?.into());
     }
     Ok(t.into())

@@ -9,12 +9,12 @@
 //! ```
 
 use crate::gemm::{Mat, gemm, gemm_exact};
-use crate::quant::{Params, format_of, scale_dtype};
+use crate::quant::{Params, format_of};
 use crate::value::{View, decode, rows_cols, span};
 use qcc_ir::DType;
 use qcc_ir::diag::Result;
 use qcc_ir::format::{Block, BlockShape, QuantFormat, QuantParams, dequantize_nd};
-use qcc_ir::graph::{Elem, QuantType, TensorType};
+use qcc_ir::graph::{Elem, QuantType, ScaleType, TensorType};
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -23,7 +23,10 @@ use std::ops::Range;
 pub(super) fn codes_multiply(x: (&TensorType, usize), w: (&TensorType, usize)) -> bool {
     let whole = |(t, lead): (&TensorType, usize)| {
         let q = t.elem.quant();
-        q.is_some_and(|q| q.block.0.iter().skip(lead).all(|b| *b == Block::All))
+        q.is_some_and(|q| {
+            let factors = !matches!(q.scale, ScaleType::Table(_));
+            factors && q.block.0.iter().skip(lead).all(|b| *b == Block::All)
+        })
     };
     whole(x) && whole(w)
 }
@@ -89,15 +92,15 @@ impl<'a> Matrix<'a> {
         lead: usize,
         apart: bool,
     ) -> Result<()> {
-        scale_dtype(q)?;
         let format = format_of(q)?;
-        let params = Params::read(v.scale, v.zero)?;
-        if lead + 1 != dims.len() && !apart {
-            // Scales change within a row of several dimensions: decode it whole.
+        let table = matches!(q.scale, ScaleType::Table(_));
+        if table || (lead + 1 != dims.len() && !apart) {
+            // Tables, or scales that change within a row of several dimensions: decode it whole.
             let real = crate::quant::dequantize(q, &v, &crate::Threads::single())?;
             self.data = Data::Floats(Cow::Owned(real));
             return Ok(());
         }
+        let params = Params::read(q, v.params())?;
         let (starts, per_row) = row_starts(&q.block, dims, lead, apart)?;
         let rows = QuantRows {
             codes: v.codes.bytes(),
@@ -152,7 +155,7 @@ impl<'a> Matrix<'a> {
                     crate::internal("rows past the end of an operand")
                 })?))
             }
-            Data::Plain(d, bytes) if d.bits() >= 8 || elems.start % 2 == 0 => {
+            Data::Plain(d, bytes) if elems.start.is_multiple_of(d.per_byte()) => {
                 let mut out = vec![0f32; elems.len()];
                 decode(*d, bytes, elems.start, &mut out)?;
                 Ok(Cow::Owned(out))
@@ -222,14 +225,18 @@ impl QuantRows<'_> {
 /// The stored codes `at..at + len`, beginning on a byte.
 fn aligned(d: DType, codes: &[u8], at: usize, len: usize) -> Result<Cow<'_, [u8]>> {
     let past = || crate::internal("codes past the end of an operand");
-    if d.bits() >= 8 || at.is_multiple_of(2) {
+    let per = d.per_byte();
+    if at.is_multiple_of(per) {
         return Ok(Cow::Borrowed(codes.get(span(d, at, len)).ok_or_else(past)?));
     }
-    let nibble = |i: usize| codes.get(i / 2).map_or(0, |b| b >> (i % 2 * 4) & 15);
-    let pairs = (at..at + len).step_by(2);
-    Ok(Cow::Owned(
-        pairs.map(|i| nibble(i) | nibble(i + 1) << 4).collect(),
-    ))
+    let bits = d.bits() as usize;
+    let code = |i: usize| {
+        codes
+            .get(i / per)
+            .map_or(0, |b| b >> (i % per * bits) & ((1 << bits) - 1))
+    };
+    let byte = |i: usize| (0..per).fold(0, |b, j| b | code(i + j) << (j * bits));
+    Ok(Cow::Owned((at..at + len).step_by(per).map(byte).collect()))
 }
 
 /// Codes as numbers.

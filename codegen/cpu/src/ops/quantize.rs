@@ -8,6 +8,10 @@ use qcc_ir::expr::{Expr, Node, Store};
 /// Quantization to the result's type, with the given scale or with one computed from each block:
 /// by a row kernel where one scale serves a tensor or a row, else by the codecs.
 pub(super) fn prepare(site: &mut Site<'_>) -> Result<Prepared> {
+    let scheme = site.result_types().first().and_then(|t| t.elem.quant());
+    if scheme.is_some_and(|q| q.scale.global().is_some()) {
+        return super::plain(quantize);
+    }
     let mut expr = Expr::default();
     let value = expr.push(Node::Input(0));
     let given = |i: u8| (site.op.operands.len() > usize::from(i)).then_some(i);
@@ -30,14 +34,10 @@ fn quantize(c: &Call<'_>) -> Result<Vec<Bundle>> {
         .quant()
         .ok_or_else(|| crate::internal("quantize to a plain type"))?;
     let param = |i: usize| c.args.get(i).copied().flatten().map(|v| v.codes);
+    let params = q.quantize_params().map(|i| i.and_then(param));
     let x = c.arg(0)?.floats(c.threads)?;
     Ok(vec![crate::quant::quantize(
-        q,
-        &x,
-        dims,
-        param(1),
-        param(2),
-        c.threads,
+        q, &x, dims, params, c.threads,
     )?])
 }
 

@@ -2,7 +2,7 @@
 
 use super::feed::{Feed, Kind};
 use crate::lower::frame::{Frame, Tensor};
-use crate::lower::index::{Position, block_offset, coordinates, load_plain, scale_format};
+use crate::lower::index::{Position, block_offset, coordinates, load_scale};
 use crate::lower::steps::steps_at;
 use crate::lower::store::store_result;
 use qcc_ir::expr::{BinaryFn, Expr, Node};
@@ -99,7 +99,7 @@ impl Epilogue<'_> {
             && let Some(s) = t.scale
         {
             let at = row_block(fr, t, row);
-            let s = load_plain(&mut fr.k, s, scale_format(t), at);
+            let s = load_scale(&mut fr.k, t, s, at);
             accs = accs.into_iter().map(|a| fr.k.mul(a, s)).collect();
         }
         if let Some(t) = &self.scales.w
@@ -108,7 +108,7 @@ impl Epilogue<'_> {
             let mut first = column;
             for a in &mut accs {
                 let at = row_block(fr, t, first);
-                let s = load_plain(&mut fr.k, s, scale_format(t), at);
+                let s = load_scale(&mut fr.k, t, s, at);
                 *a = fr.k.mul(*a, s);
                 first = fr.k.add(first, self.columns);
             }

@@ -2,7 +2,7 @@
 
 use crate::lower::frame::{Frame, Source, Tensor};
 use crate::lower::index::{
-    Position, block_offset, coordinates, load_code, load_plain, scale_format,
+    Position, block_offset, coordinates, load_code, load_plain, load_scale, number_of, take_code,
 };
 use qcc_ir::format::Block;
 use qcc_ir::kernel::{KernelBuilder, Round, Sat, Ty, Value};
@@ -137,24 +137,25 @@ impl Feed {
         };
         let d = self.t.ty.elem.storage();
         let n = self.lanes() as u8;
-        if d.bits() != 4 {
+        let per = d.per_byte();
+        if per == 1 {
             let p = fr.k.ptr_add(p, first);
             let none = fr.k.const_bits(Ty::vec(d, n), 0);
             let v = fr.k.load_if(p, inside, none);
             return fr.k.lanes(v);
         }
-        let at = fr.k.shr_imm(first, 1);
+        let at = fr.k.shr_imm(first, per.ilog2());
         let p = fr.k.ptr_add(p, at);
-        let none = fr.k.const_bits(Ty::vec(DType::U8, n / 2), 0);
+        let none = fr.k.const_bits(Ty::vec(DType::U8, n / per as u8), 0);
         let v = fr.k.load_if(p, inside, none);
         let bytes = fr.k.lanes(v);
         let mut out = Vec::new();
         for b in bytes {
             let b = fr.k.cvt(b, DType::I32);
-            for shift in [0, 4] {
-                let nibble = fr.k.shr_imm(b, shift);
-                let nibble = fr.k.and_imm(nibble, 15);
-                out.push(signed_nibble(&mut fr.k, nibble, d));
+            for i in 0..per as u32 {
+                let code = fr.k.shr_imm(b, i * d.bits());
+                let code = fr.k.and_imm(code, (1 << d.bits()) - 1);
+                out.push(number_of(&mut fr.k, code, d));
             }
         }
         out
@@ -166,22 +167,16 @@ impl Feed {
         let Source::Pointer(p) = self.t.codes else {
             return load_plain(&mut fr.k, self.t.codes, d, at);
         };
-        if d.bits() != 4 {
+        if d.per_byte() == 1 {
             let p = fr.k.ptr_add(p, at);
             let none = fr.k.const_bits(Ty::scalar(d), 0);
             return fr.k.load_if(p, exists, none);
         }
-        let byte_at = fr.k.shr_imm(at, 1);
+        let byte_at = fr.k.shr_imm(at, d.per_byte().ilog2());
         let p = fr.k.ptr_add(p, byte_at);
         let none = fr.k.const_bits(Ty::scalar(DType::U8), 0);
         let byte = fr.k.load_if(p, exists, none);
-        let byte = fr.k.cvt(byte, DType::I32);
-        let odd = fr.k.and_imm(at, 1);
-        let odd = fr.k.cvt(odd, DType::U32);
-        let shift = fr.k.shl_imm(odd, 2);
-        let nibble = fr.k.shr(byte, shift);
-        let nibble = fr.k.and_imm(nibble, 15);
-        signed_nibble(&mut fr.k, nibble, d)
+        take_code(&mut fr.k, byte, d, at)
     }
 
     /// Scale and zero point of the whole chunk, or `None` where they differ within it.
@@ -229,7 +224,7 @@ impl Feed {
             .zero
             .map(|z| load_code(&mut fr.k, z, q.zero.unwrap_or(DType::F32), at));
         let scale = match (self.kind, self.t.scale) {
-            (Kind::Real, Some(s)) => Some(load_plain(&mut fr.k, s, scale_format(&self.t), at)),
+            (Kind::Real, Some(s)) => Some(load_scale(&mut fr.k, &self.t, s, at)),
             _ => None,
         };
         Params { scale, zero }
@@ -275,15 +270,6 @@ impl Feed {
 struct Params {
     scale: Option<Value>,
     zero: Option<Value>,
-}
-
-fn signed_nibble(k: &mut KernelBuilder, nibble: Value, d: DType) -> Value {
-    if d != DType::I4 {
-        return nibble;
-    }
-    let eight = k.int_like(nibble, 8);
-    let flipped = k.xor(nibble, eight);
-    k.add_imm(flipped, -8)
 }
 
 /// Lanes of a chunk as one value of 16 bytes.

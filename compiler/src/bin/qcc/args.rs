@@ -1,9 +1,10 @@
 //! Flags that several commands share: scheme, data, dimensions, threads.
 
+use super::choice::ChoiceArgs;
 use super::usage;
 use clap::{Args, ValueEnum};
-use qcc::{ActMode, Algo, Grid, Scheme};
-use qcc::{Bound, Float, Options, Workload};
+use qcc::{ActMode, Algo, CalibMethod, Grid, Scheme, Smooth};
+use qcc::{Float, Options};
 use qcc_ir::DType;
 use qcc_ir::diag::Result;
 use qcc_ir::graph::Symbol;
@@ -19,6 +20,15 @@ pub(crate) enum Act {
     Float,
 }
 
+/// A switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnOff {
+    /// Yes.
+    On,
+    /// No.
+    Off,
+}
+
 /// How floats are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FloatArg {
@@ -32,15 +42,13 @@ pub(crate) enum FloatArg {
     F32,
 }
 
-/// Which sizes are called most.
+/// Whether cuBLASLt is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum WorkloadArg {
-    /// The smallest.
-    Decode,
-    /// The largest.
-    Prefill,
-    /// All alike.
-    Mixed,
+pub(crate) enum VendorGemm {
+    /// For products of many rows on GPUs that have it; elsewhere kernels of qcc.
+    Auto,
+    /// Kernels of qcc alone.
+    Off,
 }
 
 /// What is quantized, and how.
@@ -56,8 +64,14 @@ pub(crate) struct SchemeArgs {
     /// without; activations stay float.
     #[arg(long, group = "scheme_choice", help_heading = "Scheme")]
     int4: bool,
-    /// A scheme by name: float, fp8, int8, int4, w4a16-g32-asym, w4a8, …; fp8, int8 and those
-    /// with a8 also with -static, -dynamic or -weights.
+    /// e2m1 weights in groups of 16, with e4m3 scales under one f32 scale; activations stay float.
+    #[arg(long, group = "scheme_choice", help_heading = "Scheme")]
+    nvfp4: bool,
+    /// e2m1 weights in groups of 32, scaled by powers of two; activations stay float.
+    #[arg(long, group = "scheme_choice", help_heading = "Scheme")]
+    mxfp4: bool,
+    /// A scheme by name: float, fp8, int8, int4, nvfp4, mxfp4, mxfp8, nf4, lut4, w4a16-g32-asym,
+    /// w4a8, w4a4, …; those that quantize activations also with -static, -dynamic or -weights.
     #[arg(
         long,
         value_name = "NAME",
@@ -74,8 +88,8 @@ pub(crate) struct SchemeArgs {
     /// Integer weights with zero points.
     #[arg(long, help_heading = "Scheme")]
     asym: bool,
-    /// Weight methods: rtn, mse, awq, gptq or awq,gptq [default: awq,gptq for up to 4 bits with
-    /// data, mse without; rtn for more].
+    /// Weight methods: rtn, mse, hqq, awq, gptq, or together awq,gptq (refines too), gptq,refine,
+    /// mse,gptq [default: awq,gptq for up to 4 bits with data, mse without; rtn for more].
     #[arg(long, value_name = "METHODS", help_heading = "Scheme")]
     algo: Option<String>,
     /// GPTQ rounds the columns of large inputs first.
@@ -84,14 +98,41 @@ pub(crate) struct SchemeArgs {
     /// How activations are quantized.
     #[arg(long, conflicts_with = "auto", help_heading = "Scheme")]
     act: Option<Act>,
-    /// Smooth activations into weights: off, or the exponent (0 to 1).
+    /// Where the range of static activations ends: minmax, ema, percentile[:P] (99.99), mse,
+    /// entropy or entropy:ort.
     #[arg(
         long,
-        value_name = "off|ALPHA",
-        default_value = "off",
+        value_name = "METHOD",
+        default_value = "minmax",
         help_heading = "Scheme"
     )]
-    smooth: String,
+    calib_method: String,
+    /// Smooth activations into weights: off, the exponent (0 to 1), or auto, which measures
+    /// [default: auto for integer activations with data, else off].
+    #[arg(long, value_name = "off|ALPHA|auto", help_heading = "Scheme")]
+    smooth: Option<String>,
+    /// Keep input channels float that exceed a magnitude on the data, beside quantized ones
+    /// (LLM.int8() takes 6).
+    #[arg(
+        long,
+        value_name = "THRESHOLD",
+        conflicts_with = "auto",
+        help_heading = "Scheme"
+    )]
+    outlier_columns: Option<f32>,
+    /// Rotate what layers read by Hadamard matrices, merged into weights where possible; spreads
+    /// outliers, for activations of 4 bits.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "on|off",
+        conflicts_with = "auto",
+        help_heading = "Scheme"
+    )]
+    rotate: Option<OnOff>,
+    /// What random signs follow from [default: 0].
+    #[arg(long, value_name = "N", requires = "rotate", help_heading = "Scheme")]
+    seed: Option<u64>,
     /// Scheme of the language model head, float unless given.
     #[arg(long, value_name = "SCHEME", help_heading = "Scheme")]
     head: Option<String>,
@@ -105,43 +146,14 @@ pub(crate) struct SchemeArgs {
         help_heading = "Scheme"
     )]
     overrides: Vec<String>,
-    /// Choose the scheme of each layer together with fusion, for the least time under a bound;
-    /// needs --calib [default bound: --max-drop 1].
-    #[arg(long, group = "scheme_choice", help_heading = "Choice")]
-    auto: bool,
-    /// Perplexity may grow by this many percent.
-    #[arg(
-        long,
-        value_name = "P%",
-        requires = "auto",
-        group = "bound",
-        help_heading = "Choice"
-    )]
-    max_drop: Option<String>,
-    /// The output may diverge from float by this many nats per row.
-    #[arg(
-        long,
-        value_name = "NATS",
-        requires = "auto",
-        group = "bound",
-        help_heading = "Choice"
-    )]
-    max_kl: Option<f64>,
-    /// Weights take this many bits per element at most; the least divergence wins.
-    #[arg(
-        long,
-        value_name = "BITS",
-        requires = "auto",
-        group = "bound",
-        help_heading = "Choice"
-    )]
-    effective_bits: Option<f64>,
-    /// Which of the sizes of --dims … @ are called most: the smallest, the largest, or all alike.
-    #[arg(long, value_enum, default_value = "mixed", help_heading = "Choice")]
-    workload: WorkloadArg,
+    #[command(flatten)]
+    choice: ChoiceArgs,
     /// Storage of what stays float.
     #[arg(long, value_enum, default_value = "auto", help_heading = "Scheme")]
     float: FloatArg,
+    /// cuBLASLt products in GPU sections: off until they have been measured beside qcc's kernels.
+    #[arg(long, value_enum, default_value = "off", help_heading = "Kernels")]
+    vendor_gemm: VendorGemm,
     /// Range and sizes to optimise for of a dimension: NAME=MIN..MAX[@SIZE,SIZE…].
     #[arg(long, value_name = "NAME=MIN..MAX@SIZES", help_heading = "Shapes")]
     dims: Vec<String>,
@@ -160,6 +172,8 @@ impl SchemeArgs {
             fp8: false,
             int8: false,
             int4: false,
+            nvfp4: false,
+            mxfp4: false,
             group_size: None,
             sym: false,
             asym: false,
@@ -167,16 +181,17 @@ impl SchemeArgs {
             act_order: false,
             scheme: None,
             act: None,
-            smooth: "off".into(),
+            calib_method: "minmax".into(),
+            smooth: None,
+            outlier_columns: None,
+            rotate: None,
+            seed: None,
             head: None,
             exclude: Vec::new(),
             overrides: Vec::new(),
-            auto: false,
-            max_drop: None,
-            max_kl: None,
-            effective_bits: None,
-            workload: WorkloadArg::Mixed,
+            choice: ChoiceArgs::default(),
             float: FloatArg::Auto,
+            vendor_gemm: VendorGemm::Off,
             dims: Vec::new(),
             strict: false,
             threads: Some(threads),
@@ -185,20 +200,25 @@ impl SchemeArgs {
 
     /// Whether any of these flags was given that only a compilation can follow.
     pub(crate) fn is_given(&self) -> bool {
-        let words = [&self.scheme, &self.head, &self.algo];
+        let words = [&self.scheme, &self.head, &self.algo, &self.smooth];
         let lists = [&self.exclude, &self.overrides, &self.dims];
         self.fp8
-            || self.auto
-            || self.workload != WorkloadArg::Mixed
             || self.int8
             || self.int4
+            || self.nvfp4
+            || self.mxfp4
             || self.sym
             || self.asym
             || self.act_order
             || self.group_size.is_some()
             || self.act.is_some()
-            || self.smooth != "off"
+            || self.calib_method != "minmax"
+            || self.outlier_columns.is_some()
+            || self.rotate.is_some()
+            || self.seed.is_some()
             || self.float != FloatArg::Auto
+            || self.vendor_gemm != VendorGemm::Off
+            || self.choice.is_given()
             || words.iter().any(|w| w.is_some())
             || lists.iter().any(|l| !l.is_empty())
     }
@@ -210,13 +230,18 @@ impl SchemeArgs {
 
     /// The options for these targets.
     pub(crate) fn options(&self, targets: Vec<String>) -> Result<Options> {
-        let name = match (self.fp8, self.int8, self.int4, &self.scheme) {
-            (true, ..) => "fp8",
-            (_, true, ..) => "int8",
-            (_, _, true, _) => "int4",
-            (.., Some(s)) => s,
-            _ => "float",
-        };
+        let flags = [
+            (self.fp8, "fp8"),
+            (self.int8, "int8"),
+            (self.int4, "int4"),
+            (self.nvfp4, "nvfp4"),
+            (self.mxfp4, "mxfp4"),
+        ];
+        let flag = flags
+            .iter()
+            .find(|(given, _)| *given)
+            .map(|(_, name)| *name);
+        let name = flag.or(self.scheme.as_deref()).unwrap_or("float");
         let grid = match (self.sym, self.asym) {
             (true, _) => Some(Grid::Half),
             (_, true) => Some(Grid::Asymmetric),
@@ -224,7 +249,11 @@ impl SchemeArgs {
         };
         let mut passes = qcc_passes::Options {
             scheme: Scheme::named(name)?.refined(self.group_size, grid)?,
-            smooth: smooth(&self.smooth)?,
+            calib: CalibMethod::named(&self.calib_method)?,
+            smooth: smooth(self.smooth.as_deref())?,
+            outliers: self.outlier_columns,
+            rotate: matches!(self.rotate, Some(OnOff::On)),
+            seed: self.seed.unwrap_or(0),
             exclude: self.exclude.clone(),
             overrides: self
                 .overrides
@@ -235,11 +264,7 @@ impl SchemeArgs {
             ..qcc_passes::Options::default()
         };
         passes.gptq.act_order = self.act_order;
-        passes.workload = match self.workload {
-            WorkloadArg::Decode => Workload::Decode,
-            WorkloadArg::Prefill => Workload::Prefill,
-            WorkloadArg::Mixed => Workload::Mixed,
-        };
+        passes.workload = self.choice.workload();
         if let Some(h) = &self.head {
             passes.head = Scheme::named(h)?;
         }
@@ -252,42 +277,20 @@ impl SchemeArgs {
         Ok(Options {
             targets,
             passes,
-            auto: self.bound()?,
+            auto: self.choice.bound()?,
             float: match self.float {
                 FloatArg::Auto => Float::Auto,
                 FloatArg::F16 => Float::Fixed(DType::F16),
                 FloatArg::Bf16 => Float::Fixed(DType::BF16),
                 FloatArg::F32 => Float::Fixed(DType::F32),
             },
+            vendor_gemm: self.vendor_gemm == VendorGemm::Auto,
             symbols: self.dims.iter().map(|d| symbol(d)).collect::<Result<_>>()?,
             threads: self.threads(),
             strict: self.strict,
+            spill: None,
+            diagnose: true,
         })
-    }
-}
-
-impl SchemeArgs {
-    /// The bound under which schemes are chosen, if they are.
-    fn bound(&self) -> Result<Option<Bound>> {
-        if !self.auto {
-            return Ok(None);
-        }
-        let bound = match (&self.max_drop, self.max_kl, self.effective_bits) {
-            (Some(text), ..) => {
-                let number = text.trim_end_matches('%').parse::<f64>();
-                Bound::Drop(number.map_err(|_| {
-                    usage(format!("--max-drop takes percent such as 1%, not `{text}`"))
-                })?)
-            }
-            (_, Some(nats), _) => Bound::Divergence(nats),
-            (.., Some(bits)) => Bound::Bits(bits),
-            _ => Bound::Drop(1.0),
-        };
-        let (Bound::Drop(x) | Bound::Divergence(x) | Bound::Bits(x)) = bound;
-        match x.is_finite() && x > 0.0 {
-            true => Ok(Some(bound)),
-            false => Err(usage(format!("a bound is a number above 0, not {x}"))),
-        }
     }
 }
 
@@ -296,14 +299,14 @@ pub(crate) fn threads(given: Option<usize>) -> usize {
     given.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
 }
 
-fn smooth(text: &str) -> Result<Option<f32>> {
-    if text == "off" {
-        return Ok(None);
-    }
-    match text.parse::<f32>() {
-        Ok(a) if (0.0..=1.0).contains(&a) => Ok(Some(a)),
-        _ => Err(usage(format!(
-            "--smooth takes `off` or a number from 0 to 1, not `{text}`"
+fn smooth(text: Option<&str>) -> Result<Smooth> {
+    match (text, text.map(str::parse::<f32>)) {
+        (None, _) => Ok(Smooth::Default),
+        (Some("off"), _) => Ok(Smooth::Off),
+        (Some("auto"), _) => Ok(Smooth::Auto),
+        (_, Some(Ok(a))) if (0.0..=1.0).contains(&a) => Ok(Smooth::Alpha(a)),
+        (Some(text), _) => Err(usage(format!(
+            "--smooth takes `off`, `auto` or a number from 0 to 1, not `{text}`"
         ))),
     }
 }
@@ -320,7 +323,7 @@ fn override_of(text: &str) -> Result<(String, Scheme)> {
 }
 
 /// `seq=1..4096@1,16`
-fn symbol(text: &str) -> Result<Symbol> {
+pub(crate) fn symbol(text: &str) -> Result<Symbol> {
     let bad = || {
         usage(format!(
             "--dims takes NAME=MIN..MAX or NAME=MIN..MAX@SIZE,SIZE…, not `{text}`"
@@ -369,6 +372,6 @@ mod tests {
     fn overrides_split_at_the_last_equals_sign() {
         let (r, s) = override_of("a=b=int8").unwrap();
         assert_eq!((r.as_str(), s.name.as_str()), ("a=b", "int8"));
-        assert!(override_of("int8").is_err() && smooth("2").is_err());
+        assert!(override_of("int8").is_err() && smooth(Some("2")).is_err());
     }
 }

@@ -2,20 +2,23 @@
 
 use super::args::SchemeArgs;
 use super::bar::Bar;
+use super::choice::missed;
+use super::summary::text_of;
 use super::{Output, file_error, usage};
 use clap::ValueEnum;
 use qcc::data::Dataset;
 use qcc::onnx::Model;
-use qcc::{AutoReport, Compiled, Compiler, LayerReport, Predicted, Report};
-use qcc_ir::diag::{Class, Diagnostic, Result};
+use qcc::report::{Heading, page};
+use qcc::{Compiled, Compiler, ModelStatistics, Report, SpillTo};
+use qcc_ir::diag::Result;
 use qcc_ir::graph::Module;
 use qcc_passes::{Observer, Pass};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// What to write.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Emit {
     /// The plan file.
     Plan,
@@ -23,6 +26,8 @@ enum Emit {
     Qir,
     /// The kernels' PTX, to stdout or the output file.
     Ptx,
+    /// A page of HTML: errors by layer, bytes, decisions.
+    Report,
 }
 
 /// Arguments.
@@ -33,15 +38,29 @@ pub(crate) struct Args {
     /// Targets, separated by commas; `qcc targets` lists them.
     #[arg(long, value_name = "T[,T…]", value_delimiter = ',', required = true)]
     target: Vec<String>,
-    /// The plan file [default: the model's name with .qplan].
+    /// The output file [default: the model's name with .qplan or .report.html]. Where plan and
+    /// report are written it is the plan, and the report lies beside it.
     #[arg(short, long, value_name = "OUT.qplan")]
     output: Option<PathBuf>,
     /// Calibration data: a .npy for the only required input, or an .npz with an array for each.
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     calib: Option<PathBuf>,
-    /// What to write.
-    #[arg(long, value_enum, default_value = "plan", help_heading = "Output")]
-    emit: Emit,
+    /// Streamed activations and codes that take more than this go to a temporary file beside the
+    /// plan: bytes, or a number with K, M or G.
+    #[arg(long, value_name = "SIZE", help_heading = "Data")]
+    max_memory: Option<String>,
+    /// Statistics of `qcc calibrate` in place of those of the calibration data.
+    #[arg(long, value_name = "STATS", help_heading = "Data")]
+    stats: Option<PathBuf>,
+    /// What to write; plan,report writes both.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "plan",
+        help_heading = "Output"
+    )]
+    emit: Vec<Emit>,
     /// Folder for the module before the first pass and after each.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     dump_phases: Option<PathBuf>,
@@ -50,21 +69,33 @@ pub(crate) struct Args {
 }
 
 #[derive(Serialize)]
-struct Summary<'a> {
-    plan: Option<PathBuf>,
-    bytes: u64,
+pub(crate) struct Summary<'a> {
+    pub(crate) plan: Option<PathBuf>,
+    /// The page, if it was asked for.
+    pub(crate) page: Option<PathBuf>,
+    /// Bytes of the plan, if it was written.
+    pub(crate) bytes: Option<u64>,
     #[serde(flatten)]
-    report: &'a Report,
-    compile_peak_bytes: Option<u64>,
-    seconds: f64,
+    pub(crate) report: &'a Report,
+    pub(crate) compile_peak_bytes: Option<u64>,
+    pub(crate) seconds: f64,
 }
 
 pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
     let start = Instant::now();
-    if out.json && !matches!(a.emit, Emit::Plan) {
+    let files = Files::of(a)?;
+    if out.json && files.text.is_some() {
         return Err(usage("--emit qir and ptx write text, --json asks for JSON"));
     }
-    let options = a.scheme.options(a.target.clone())?;
+    let mut options = a.scheme.options(a.target.clone())?;
+    options.diagnose = files.text.is_none();
+    if let Some(text) = &a.max_memory {
+        let beside = files.plan.as_deref().or(files.page.as_deref());
+        options.spill = Some(SpillTo {
+            folder: beside.map_or_else(|| PathBuf::from("."), folder),
+            above: size(text)?,
+        });
+    }
     let model = Model::open(&a.model)?;
     let mut bar = Bar::new();
     let mut dump = a.dump_phases.clone().map(|dir| Dump { dir, count: 0 });
@@ -79,24 +110,40 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
         .as_ref()
         .map(|c| Dataset::open(c, &qcc::interface(&prepared)?.inputs))
         .transpose()?;
-    let compiled = compiler.complete(prepared, data.as_ref())?;
+    let compiled = match &a.stats {
+        None => compiler.complete(prepared, data.as_ref())?,
+        Some(path) => {
+            let stats = ModelStatistics::open(path)?;
+            let of = stats.check_model(&prepared.model_hash);
+            of.map_err(|d| d.or_at(path.display().to_string()))?;
+            compiler.quantize(prepared, Some(stats.statistics), data.as_ref())?
+        }
+    };
     bar.clear();
     super::warn(&compiled.report.warnings);
-    if let Some(text) = emitted(&compiled, a.emit)? {
+    if let Some(kind) = files.text {
+        let text = text_of_kind(&compiled, kind)?;
         match &a.output {
             Some(p) => std::fs::write(p, text).map_err(|e| file_error(p, e))?,
             None => print!("{text}"),
         }
         return Ok(());
     }
-    let path = match &a.output {
-        Some(p) => p.clone(),
-        None => default_output(&a.model)?,
-    };
-    let written = compiled.write(&path)?;
+    let written = files.plan.as_ref().map(|p| compiled.write(p)).transpose()?;
+    let bytes = written.map(|w| w.bytes);
+    if let Some(p) = &files.page {
+        let name = a.model.file_name().unwrap_or(a.model.as_os_str());
+        let heading = Heading {
+            model: &name.to_string_lossy(),
+            plan_bytes: bytes,
+        };
+        let text = page(heading, &compiled.report, &compiled.ledger);
+        std::fs::write(p, text).map_err(|e| file_error(p, e))?;
+    }
     let summary = Summary {
-        plan: Some(path),
-        bytes: written.bytes,
+        plan: files.plan,
+        page: files.page,
+        bytes,
         report: &compiled.report,
         compile_peak_bytes: peak_bytes(),
         seconds: start.elapsed().as_secs_f64(),
@@ -108,42 +155,80 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
     }
 }
 
-/// The plan is written, but nothing that was tried keeps the bound.
-fn missed(a: &AutoReport) -> Diagnostic {
-    let (name, limit) = &a.bound;
-    let reached = match name.as_str() {
-        "drop" => a.measured_drop.unwrap_or(f64::NAN),
-        "kl" => a.measured_kl,
-        _ => a.chosen.bits,
-    };
-    let message = format!("the bound is missed: {name} is {reached:.4}, the limit {limit}");
-    Diagnostic::error(801, Class::Accuracy, message)
-        .hint("the plan holds the nearest choice; `qcc explain` lists what each layer could have")
+/// Which files are written.
+#[derive(Default)]
+struct Files {
+    plan: Option<PathBuf>,
+    page: Option<PathBuf>,
+    /// Instead of both.
+    text: Option<Emit>,
 }
 
-/// The text that is to be written instead of a plan.
-fn emitted(compiled: &Compiled, emit: Emit) -> Result<Option<String>> {
-    let texts = compiled.texts();
-    match emit {
-        Emit::Plan => Ok(None),
-        Emit::Qir => Ok(texts.get("text/main").cloned()),
-        Emit::Ptx => {
-            let kernels = texts.iter().filter(|(n, _)| n.ends_with(".ptx"));
-            let text: String = kernels.map(|(_, t)| t.as_str()).collect();
-            match text.is_empty() {
-                true => Err(usage("--emit ptx needs a GPU among the targets")),
-                false => Ok(Some(text)),
+impl Files {
+    fn of(a: &Args) -> Result<Files> {
+        let stem = || {
+            let stem = a.model.file_stem();
+            stem.ok_or_else(|| usage(format!("{} names no file", a.model.display())))
+        };
+        let given = |default: &str| match &a.output {
+            Some(p) => Ok(p.clone()),
+            None => Ok(PathBuf::from(stem()?).with_extension(default)),
+        };
+        let asks = |e: Emit| a.emit.contains(&e);
+        let texts = a.emit.iter().filter(|e| matches!(e, Emit::Qir | Emit::Ptx));
+        let mut files = Files::default();
+        match (texts.clone().next(), a.emit.len()) {
+            (Some(kind), 1) => files.text = Some(*kind),
+            (Some(_), _) => return Err(usage("--emit qir and --emit ptx stand alone")),
+            (None, _) => {
+                files.plan = asks(Emit::Plan).then(|| given("qplan")).transpose()?;
+                files.page = match (&files.plan, asks(Emit::Report)) {
+                    (_, false) => None,
+                    (Some(plan), true) => Some(plan.with_extension("report.html")),
+                    (None, true) => Some(given("report.html")?),
+                };
             }
         }
+        Ok(files)
     }
 }
 
-/// The model's name in the current folder, with `.qplan`.
-fn default_output(model: &Path) -> Result<PathBuf> {
-    let stem = model
-        .file_stem()
-        .ok_or_else(|| usage(format!("{} names no file", model.display())))?;
-    Ok(PathBuf::from(stem).with_extension("qplan"))
+/// The text that is written instead of a plan.
+fn text_of_kind(compiled: &Compiled, kind: Emit) -> Result<String> {
+    let texts = compiled.texts();
+    if kind == Emit::Qir {
+        return Ok(texts.get("text/main").cloned().unwrap_or_default());
+    }
+    let kernels = texts.iter().filter(|(n, _)| n.ends_with(".ptx"));
+    let text: String = kernels.map(|(_, t)| t.as_str()).collect();
+    match text.is_empty() {
+        true => Err(usage("--emit ptx needs a GPU among the targets")),
+        false => Ok(text),
+    }
+}
+
+/// The folder of a file.
+fn folder(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(p) if p != Path::new("") => p.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// `8G`
+fn size(text: &str) -> Result<u64> {
+    let units = [('K', 10), ('M', 20), ('G', 30)];
+    let unit = units.iter().find(|(u, _)| text.ends_with(*u));
+    let (number, shift) = unit.map_or((text, 0), |(_, s)| (&text[..text.len() - 1], *s));
+    let bytes = number
+        .parse()
+        .ok()
+        .and_then(|n: u64| n.checked_mul(1 << shift));
+    bytes.ok_or_else(|| {
+        usage(format!(
+            "--max-memory takes bytes or a number with K, M or G, not `{text}`"
+        ))
+    })
 }
 
 /// The largest memory that this process has held, where the system tells.
@@ -152,106 +237,6 @@ fn peak_bytes() -> Option<u64> {
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
-}
-
-fn text_of(s: &Summary<'_>) -> String {
-    let r = s.report;
-    let mut t = String::new();
-    if let Some(p) = &s.plan {
-        t += &format!(
-            "plan      {} ({} from {})\n",
-            p.display(),
-            mib(s.bytes),
-            mib(r.source_bytes)
-        );
-    }
-    let mut counts: Vec<(&str, usize)> = Vec::new();
-    for l in &r.layers {
-        match counts.iter_mut().find(|(s, _)| *s == l.scheme) {
-            Some((_, n)) => *n += 1,
-            None => counts.push((&l.scheme, 1)),
-        }
-    }
-    let counts: Vec<String> = counts.iter().map(|(s, n)| format!("{n} × {s}")).collect();
-    t += &format!("layers    {}\n", counts.join(", "));
-    t += &r.auto.as_ref().map_or(String::new(), choice);
-    for (name, x) in &r.targets {
-        t += &format!(
-            "target    {name}: {} steps, {} kernels, weights {}",
-            x.steps,
-            x.kernels,
-            mib(x.weight_bytes)
-        );
-        if !x.arena_bytes.is_empty() {
-            t += &format!(", arena {} bytes", x.arena_bytes);
-        }
-        t += "\n";
-    }
-    t += &worst(&r.layers);
-    if let Some(p) = s.compile_peak_bytes {
-        t += &format!("memory    {} at most\n", mib(p));
-    }
-    t + &format!("seconds   {:.1}\n", s.seconds)
-}
-
-/// A choice of schemes: predicted beside measured, and what it was chosen over.
-fn choice(a: &AutoReport) -> String {
-    let line = |name: &str, p: &Predicted| {
-        let us: Vec<String> =
-            p.us.iter()
-                .map(|(b, us)| format!("{us:.1} µs at {b}"))
-                .collect();
-        format!(
-            "          {name:<24} {:>8.2} bits  KL {:.5}  {}\n",
-            p.bits,
-            p.kl,
-            us.join(", ")
-        )
-    };
-    let kept = if a.kept { "kept" } else { "missed" };
-    let mut t = format!(
-        "bound     {} {}: {kept}, KL {:.5} predicted",
-        a.bound.0, a.bound.1, a.chosen.kl
-    );
-    t += &format!(", {:.5} measured", a.measured_kl);
-    if let Some(d) = a.measured_drop {
-        t += &format!(", perplexity {d:+.3} %");
-    }
-    t += "\nchoice    (predicted; no choice of schemes costs less than ";
-    t += &format!("{:.3}, this one {:.3})\n", a.cost.1, a.cost.0);
-    t += &line("chosen", &a.chosen);
-    if let Some((name, p)) = &a.uniform {
-        t += &line(&format!("all {name}"), p);
-    }
-    if let Some(p) = &a.precision_first {
-        t += &line("precision, then fusion", p);
-    }
-    t + &line("options alone", &a.base)
-}
-
-/// The five layers with the largest error, and the flag that would keep the worst float.
-fn worst(layers: &[LayerReport]) -> String {
-    let mut known: Vec<(&LayerReport, f64)> = layers
-        .iter()
-        .filter_map(|l| Some((l, l.sqnr_db?)))
-        .collect();
-    known.sort_by(|a, b| a.1.total_cmp(&b.1));
-    let mut t = String::new();
-    for (l, db) in known.iter().take(5) {
-        t += &format!("          {db:6.1} dB  {}  {}\n", l.name, l.scheme);
-    }
-    if let Some((l, _)) = known.first() {
-        let name = l.weight.as_ref().unwrap_or(&l.name);
-        t = format!(
-            "worst     (to keep the first float: --override '^{}$=float')\n{t}",
-            regex::escape(name)
-        );
-    }
-    t
-}
-
-fn mib(bytes: u64) -> String {
-    format!("{:.2} MiB", bytes as f64 / (1 << 20) as f64)
 }
 
 /// Writes the module after each pass.

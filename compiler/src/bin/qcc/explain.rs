@@ -1,6 +1,7 @@
 //! `qcc explain`: the ledger of a plan, printed.
 
 use super::{Output, file_error, usage};
+use qcc::report::describe;
 use qcc_ir::diag::Result;
 use qcc_ir::ledger::Decision;
 use qcc_runtime::{PlanFile, Verify};
@@ -13,7 +14,8 @@ use std::path::PathBuf;
 pub(crate) struct Args {
     /// The plan.
     plan: PathBuf,
-    /// Only decisions whose node or weight name matches.
+    /// Only decisions about nodes or weights in whose names this is found, or whose kernel computes
+    /// such a node.
     #[arg(long, value_name = "REGEX")]
     layer: Option<String>,
 }
@@ -32,11 +34,7 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
         return Err(file_error(&a.plan, "there is no such file"));
     }
     let file = PlanFile::open(&a.plan, Verify::Lazy)?;
-    let wanted = |d: &&Decision| {
-        regex.as_ref().is_none_or(|r| {
-            r.is_match(&d.site) || d.weight.as_deref().is_some_and(|w| r.is_match(w))
-        })
-    };
+    let wanted = |d: &&Decision| regex.as_ref().is_none_or(|r| concerns(d, r));
     let decisions: Vec<Decision> = file
         .ledger()?
         .decisions()
@@ -44,47 +42,38 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
         .filter(wanted)
         .cloned()
         .collect();
+    if let (true, Some(r)) = (decisions.is_empty(), &a.layer) {
+        eprintln!("no decision is about `{r}`: it is searched in names of nodes and weights");
+    }
     out.print("explain", &Explained { decisions }, |e| {
-        e.decisions.iter().map(text).collect()
+        let mut t = String::new();
+        for (i, d) in e.decisions.iter().enumerate() {
+            let same = i > 0 && e.decisions[i - 1].site == d.site;
+            t += &text(d, same);
+        }
+        t
     })
 }
 
-fn text(d: &Decision) -> String {
-    let topic = serde_json::to_value(d.topic).ok();
-    let topic = topic
-        .as_ref()
-        .and_then(|t| t.as_str())
-        .unwrap_or("decision");
-    let mut t = format!("{topic} of {}", d.site);
-    if let Some(w) = &d.weight {
-        t += &format!(" ({w})");
-    }
-    if let Some(x) = &d.target {
-        t += &format!(" on {x}");
-    }
-    t += &format!(": {}\n", d.chosen);
-    for c in d
-        .considered
-        .iter()
-        .filter(|c| c.candidate != d.chosen || c.refused_by.is_some())
-    {
-        t += &format!("  considered {}", c.candidate);
-        for (bucket, us) in &c.predicted_us {
-            t += &format!(", {us:.2} µs at {bucket}");
-        }
-        if let Some(e) = c.error {
-            t += &format!(", error {e:.3e}");
-        }
-        if let Some(r) = &c.refused_by {
-            t += &format!(": refused, {r}");
-        }
-        t += "\n";
-    }
-    if !d.rules.is_empty() {
-        t += &format!("  by {}\n", d.rules.join(", "));
-    }
-    if !d.fused.is_empty() {
-        t += &format!("  together with {}\n", d.fused.join(", "));
+/// Whether a pattern is found in the decision's node or weight, in one of several nodes that are
+/// one op, or in one that its kernel computes.
+fn concerns(d: &Decision, pattern: &Regex) -> bool {
+    let names = [d.site.as_str()].into_iter().chain(d.site.split(", "));
+    let mut all = names
+        .chain(d.weight.as_deref())
+        .chain(d.fused.iter().map(String::as_str));
+    all.any(|n| pattern.is_match(n))
+}
+
+/// The site, unless it is that of the decision before, the decision, and a line for each reason.
+fn text(d: &Decision, same_site: bool) -> String {
+    let mut t = match same_site {
+        true => String::new(),
+        false => format!("{}\n", describe::site(d)),
+    };
+    t += &format!("  {}: {}\n", describe::topic(d), d.chosen);
+    for line in describe::reasons(d) {
+        t += &format!("    {line}\n");
     }
     t
 }

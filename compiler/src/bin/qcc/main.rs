@@ -5,7 +5,9 @@
 
 mod args;
 mod bar;
+mod calibrate;
 mod check;
+mod choice;
 mod compare;
 mod compile;
 mod device;
@@ -15,6 +17,7 @@ mod explain;
 mod inspect;
 mod opt;
 mod run;
+mod summary;
 mod targets;
 mod verify;
 
@@ -41,6 +44,8 @@ enum Command {
     Check(check::Args),
     /// Quantize a model and write a plan.
     Compile(compile::Args),
+    /// Gather statistics of a model on data, for later compilations.
+    Calibrate(calibrate::Args),
     /// Run a plan or a model once.
     Run(run::Args),
     /// Measure the perplexity of a language model, and its divergence from a float baseline.
@@ -113,6 +118,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Check(a) => check::run(&a, out),
         Command::Compile(a) => compile::run(&a, out),
+        Command::Calibrate(a) => calibrate::run(&a, out),
         Command::Run(a) => run::run(&a, out),
         Command::Eval(a) => eval::run(&a, out),
         Command::Compare(a) => compare::run(&a, out),

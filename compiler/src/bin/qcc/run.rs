@@ -91,7 +91,7 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
                 .map_or(String::new(), |f| format!(" -> {}", f.display()));
             format!("{}: {}{:?}{file}\n", o.name, o.dtype, o.dims)
         };
-        format!("device: {}\n", r.device) + &r.outputs.iter().map(line).collect::<String>()
+        r.outputs.iter().map(line).collect()
     })
 }
 

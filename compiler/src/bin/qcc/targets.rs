@@ -11,13 +11,14 @@ use serde::Serialize;
 pub(crate) struct Args {}
 
 /// Formats of matrix operands that are listed.
-const FORMATS: [DType; 6] = [
+const FORMATS: [DType; 7] = [
     DType::F32,
     DType::F16,
     DType::BF16,
     DType::E4M3,
     DType::I8,
     DType::I4,
+    DType::E2M1,
 ];
 
 #[derive(Serialize)]

@@ -230,11 +230,13 @@ fn op(c: &mut Cursor, weights: &Weights) -> Result<RawOp> {
         weight,
         scale,
         zero,
+        global,
     } = &mut kind
     {
         *weight = weight_name(c, weights)?;
         *scale = const_param(c, weights)?;
         *zero = const_param(c, weights)?;
+        *global = const_param(c, weights)?;
         Vec::new()
     } else if *c.peek_second() == Tok::Punct(":") {
         // Without operands, the next line may begin with a definition.

@@ -2,7 +2,7 @@
 
 use super::dims;
 use crate::diag::Result;
-use crate::format::{Block, BlockShape, DType};
+use crate::format::{Block, BlockShape, DType, PowerRound};
 use crate::graph::types::{Elem, QuantType, ScaleType, TensorType};
 use crate::text::{Cursor, Tok, codes};
 
@@ -36,14 +36,7 @@ fn quant_type(c: &mut Cursor) -> Result<QuantType> {
     c.expect("[")?;
     let block = BlockShape(c.list("]", block)?);
     c.expect(",")?;
-    c.expect_word("scale")?;
-    c.expect("=")?;
-    let first = dtype(c)?;
-    let scale = if c.eat("/") {
-        ScaleType::TwoLevel(first, dtype(c)?)
-    } else {
-        ScaleType::Plain(first)
-    };
+    let scale = scale_type(c)?;
     let mut q = QuantType {
         storage,
         block,
@@ -66,6 +59,24 @@ fn quant_type(c: &mut Cursor) -> Result<QuantType> {
     }
     c.expect(">")?;
     Ok(q)
+}
+
+/// `scale=f32`, `scale=e4m3/f32`, `scale=e8m0 floor` or `table=f32`
+fn scale_type(c: &mut Cursor) -> Result<ScaleType> {
+    if c.eat_word("table") {
+        c.expect("=")?;
+        return dtype(c).map(ScaleType::Table);
+    }
+    c.expect_word("scale")?;
+    c.expect("=")?;
+    let first = dtype(c)?;
+    if c.eat("/") {
+        return Ok(ScaleType::TwoLevel(first, dtype(c)?));
+    }
+    let named = PowerRound::ALL
+        .into_iter()
+        .find(|r| first == DType::E8M0 && c.eat_word(r.name()));
+    Ok(named.map_or(ScaleType::Plain(first), ScaleType::Power))
 }
 
 fn block(c: &mut Cursor) -> Result<Block> {

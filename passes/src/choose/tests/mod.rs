@@ -78,6 +78,7 @@ fn options() -> Options {
     Options {
         float: Some(qcc_ir::DType::F16),
         algo: Some(vec![crate::Algo::Rtn]),
+        smooth: crate::Smooth::Off,
         ..Options::default()
     }
 }

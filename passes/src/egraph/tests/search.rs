@@ -2,7 +2,8 @@
 
 use super::fill::Rng;
 use super::{Launches, fused};
-use crate::egraph::cost::{Costs, Workload, buckets};
+use crate::buckets::buckets;
+use crate::egraph::cost::{Costs, Workload};
 use crate::egraph::extract::{extract, node_cost};
 use crate::egraph::lang::Node;
 use crate::egraph::space::Space;
@@ -366,10 +367,7 @@ fn costs_are_summed_over_the_sizes_that_matter() {
         "dim n = 1..64 @ 1, 16\ndim s = 2..4\n\
          func @main(%x: f32[n, s]) -> (y: f32[n, s]) {\n%y: f32[n, s] = neg %x\nreturn %y\n}\n",
     );
-    let names: Vec<String> = buckets(&m, Workload::Mixed)
-        .into_iter()
-        .map(|b| b.name)
-        .collect();
+    let names: Vec<String> = buckets(&m).into_iter().map(|b| b.name).collect();
     assert_eq!(names, ["n=1, s=4", "n=16, s=4"]);
     let traffic = Traffic {
         launch_micros: 2.0,

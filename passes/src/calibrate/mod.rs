@@ -1,15 +1,21 @@
 //! Calibration: what the inputs of quantizable layers look like on data.
 //!
 //! A [`Calibrator`] runs the float module through an [`Executor`], taps the input of every
-//! linear layer and convolution, and keeps minima and maxima: of each channel (index of the last
-//! dimension) for a linear layer, of the whole tensor for a convolution. All methods that need
-//! more than extremes are built on runs of their own.
+//! linear layer and convolution, and keeps its [statistics](crate::ValueStats): by channel (index
+//! of the last dimension) for a linear layer, of the whole tensor for a convolution. Hessians are
+//! gathered from a [`HessianProbe`] of the module only.
 //!
 //! **Masks.** If the module has an input `attention_mask[b, s]`, positions where it is 0 are
 //! padding. They count in no statistic of a value that has a row for each position: one whose
 //! shape begins with `[b, s]`, or with `[b·s]`. Of every other value all rows count.
 //!
-//! Minima and maxima do not depend on the order of samples, so calibration repeats bit for bit.
+//! Batches are taken in order, so calibration repeats bit for bit for any number of threads.
+
+mod hessian;
+mod observe;
+
+pub use hessian::HessianProbe;
+pub(crate) use observe::Observe;
 
 use crate::quantize::sites;
 use crate::statistics::Statistics;
@@ -105,6 +111,8 @@ pub struct Calibrator<'m> {
     prepared: Box<dyn Prepared + 'm>,
     points: Vec<Point>,
     mask: Option<usize>,
+    /// The values of which `XᵀX` are the last results, in their order.
+    hessians: Vec<String>,
     statistics: Statistics,
 }
 
@@ -114,6 +122,18 @@ impl<'m> Calibrator<'m> {
     /// # Errors
     /// The first violation if the module is not valid; what the executor reports.
     pub fn new(module: &'m Module, executor: &dyn Executor) -> Result<Self> {
+        Self::prepare(module, executor, Vec::new())
+    }
+
+    /// Prepares to gather Hessians too.
+    ///
+    /// # Errors
+    /// As [`Calibrator::new`].
+    pub fn with_hessians(probe: &'m HessianProbe, executor: &dyn Executor) -> Result<Self> {
+        Self::prepare(probe.module(), executor, probe.values().to_vec())
+    }
+
+    fn prepare(module: &'m Module, executor: &dyn Executor, hessians: Vec<String>) -> Result<Self> {
         if let Some(first) = verify(module).into_iter().next() {
             return Err(first);
         }
@@ -123,6 +143,7 @@ impl<'m> Calibrator<'m> {
             prepared: executor.prepare(module, &taps)?,
             mask: module.funcs.first().and_then(mask),
             points,
+            hessians,
             statistics: Statistics::new(),
         })
     }
@@ -144,13 +165,21 @@ impl<'m> Calibrator<'m> {
         };
         let (points, statistics) = (&self.points, &mut self.statistics);
         let mut failure = None;
-        self.prepared.run(inputs, &mut |i, tensor| {
+        let results = self.prepared.run(inputs, &mut |i, tensor| {
             if failure.is_none() {
                 failure = observe(&points[i], tensor, keep.as_deref(), statistics).err();
             }
         })?;
         if let Some(e) = failure {
             return Err(e);
+        }
+        let grams = results.len().saturating_sub(self.hessians.len());
+        for (name, gram) in self.hessians.iter().zip(&results[grams..]) {
+            let channels = gram.dims().first().copied().unwrap_or(0);
+            let stats = statistics.entry(name, usize::try_from(channels).unwrap_or(0));
+            stats
+                .observe_gram(gram.as_slice()?)
+                .map_err(|d| d.or_at(format!("value {name}")))?;
         }
         let samples = inputs.first().and_then(|t| t.dims().first());
         self.statistics.samples += samples.copied().unwrap_or(1);
@@ -185,25 +214,22 @@ fn observe(p: &Point, t: &Tensor, keep: Option<&[bool]>, all: &mut Statistics) -
             &decoded
         }
     };
-    let stats = all.entry(&p.value, p.channels);
-    let rows = values.chunks(p.channels);
     let at = |d: Diagnostic| d.or_at(format!("value {}", p.value));
     let (Some(keep), Rows::ByPosition) = (keep, p.rows) else {
-        return rows
-            .into_iter()
-            .try_for_each(|r| stats.observe(r))
-            .map_err(at);
+        return all.observe(&p.value, p.channels, values);
     };
     let count = values.len() / p.channels.max(1);
     if keep.is_empty() || !count.is_multiple_of(keep.len()) {
         let message = format!("{count} rows for the {} positions of {MASK}", keep.len());
         return Err(at(Diagnostic::error(524, Class::Input, message)));
     }
-    let each = count / keep.len();
-    rows.enumerate()
-        .filter(|(i, _)| keep[i / each.max(1)])
-        .try_for_each(|(_, r)| stats.observe(r))
-        .map_err(at)
+    if keep.iter().all(|k| *k) {
+        return all.observe(&p.value, p.channels, values);
+    }
+    let each = (values.len() / keep.len()).max(1);
+    let kept = values.chunks(each).zip(keep).filter(|(_, k)| **k);
+    let kept: Vec<f32> = kept.flat_map(|(rows, _)| rows).copied().collect();
+    all.observe(&p.value, p.channels, &kept)
 }
 
 #[cfg(test)]
@@ -256,6 +282,10 @@ mod tests {
         assert_eq!(x.channel_min, [-2.0, -5.0]);
         assert_eq!(x.channel_max, [4.0, 3.0]);
         assert_eq!(s.get("r").unwrap().rows, 3);
+        // Rows 0, -2 and 4 of the table, without the masked ones.
+        assert_eq!(x.histogram.as_ref().unwrap().total(), 6);
+        assert_eq!(x.sums.as_ref().unwrap().magnitude, [6.0, 9.0]);
+        assert_eq!(x.moving, Some((-2.0 + 0.01 * -3.0, 3.0 + 0.01)));
     }
 
     #[test]
@@ -269,11 +299,23 @@ mod tests {
             }
             c.finish()
         };
-        let all = run(&[0, 1, 2]);
-        assert_eq!(all, run(&[2, 0, 1]));
+        // Moving averages depend on the order, and the sums here are exact.
+        let still = |mut s: Statistics| {
+            for name in ["x", "r"] {
+                let mut v = s.get(name).unwrap().clone();
+                v.moving = None;
+                if name == "r" {
+                    v.sums = None;
+                }
+                s.insert(name, v);
+            }
+            s
+        };
+        let all = still(run(&[0, 1, 2]));
+        assert_eq!(all, still(run(&[2, 0, 1])));
         let mut merged = run(&[2]);
         merged.merge(&run(&[0, 1])).unwrap();
-        assert_eq!(all, merged);
+        assert_eq!(all, still(merged));
     }
 
     #[test]

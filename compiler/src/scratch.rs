@@ -1,0 +1,134 @@
+//! A temporary file for what a compilation cannot hold in memory.
+//!
+//! The file has no name: it is gone when the process ends, however it ends. Space that is no longer
+//! needed is used again by what has the same length (activations of one value do).
+
+use qcc_ir::diag::{Class, Diagnostic, Result};
+use qcc_ir::graph::WeightBytes;
+use qcc_passes::Spill;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// The file.
+#[derive(Debug)]
+pub(crate) struct Scratch(Arc<Mutex<Space>>);
+
+#[derive(Debug)]
+struct Space {
+    file: File,
+    end: u64,
+    /// Beginnings of unused pieces by their length.
+    free: BTreeMap<u64, Vec<u64>>,
+}
+
+/// Bytes in the file.
+#[derive(Debug)]
+struct Piece {
+    space: Arc<Mutex<Space>>,
+    at: u64,
+    len: u64,
+}
+
+impl Scratch {
+    /// A file in a folder.
+    ///
+    /// # Errors
+    /// `Q0013` when it cannot be made.
+    pub(crate) fn new(folder: &Path) -> Result<Self> {
+        let file = tempfile::tempfile_in(folder).map_err(|e| failed(&e))?;
+        Ok(Scratch(Arc::new(Mutex::new(Space {
+            file,
+            end: 0,
+            free: BTreeMap::new(),
+        }))))
+    }
+}
+
+fn lock(space: &Mutex<Space>) -> MutexGuard<'_, Space> {
+    space.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+fn failed(e: &std::io::Error) -> Diagnostic {
+    let message = format!("the temporary file beside the plan failed: {e}");
+    Diagnostic::error(13, Class::Input, message)
+        .hint("give the plan a folder with more space, or raise --max-memory")
+}
+
+impl Spill for Scratch {
+    fn keep(&self, bytes: &[u8]) -> Result<Arc<dyn WeightBytes>> {
+        let len = bytes.len() as u64;
+        let mut space = lock(&self.0);
+        let at = match space.free.get_mut(&len).and_then(Vec::pop) {
+            Some(at) => at,
+            None => {
+                space.end += len;
+                space.end - len
+            }
+        };
+        let piece = Piece {
+            space: self.0.clone(),
+            at,
+            len,
+        };
+        let written = space.file.seek(SeekFrom::Start(at));
+        written
+            .and_then(|_| space.file.write_all(bytes))
+            .map_err(|e| failed(&e))?;
+        Ok(Arc::new(piece))
+    }
+}
+
+impl WeightBytes for Piece {
+    fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+        let mut bytes = vec![0; usize::try_from(self.len).unwrap_or(0)];
+        let mut space = lock(&self.space);
+        let read = space.file.seek(SeekFrom::Start(self.at));
+        read.and_then(|_| space.file.read_exact(&mut bytes))
+            .map_err(|e| failed(&e))?;
+        Ok(Cow::Owned(bytes))
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        let mut space = lock(&self.space);
+        space.free.entry(self.len).or_default().push(self.at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_back_and_space_is_used_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let scratch = Scratch::new(folder.path()).unwrap();
+        let a = scratch.keep(&[1, 2, 3]).unwrap();
+        let b = scratch.keep(&[4; 5]).unwrap();
+        assert_eq!(
+            (&*a.bytes().unwrap(), &*b.bytes().unwrap()),
+            (&[1, 2, 3][..], &[4; 5][..])
+        );
+        drop(a);
+        let c = scratch.keep(&[6, 7, 8]).unwrap();
+        assert_eq!(lock(&scratch.0).end, 8);
+        drop(scratch);
+        assert_eq!(
+            (&*b.bytes().unwrap(), &*c.bytes().unwrap()),
+            (&[4; 5][..], &[6, 7, 8][..])
+        );
+        // No name is left behind.
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_an_error() {
+        let e = Scratch::new(Path::new("/nonexistent/folder")).unwrap_err();
+        assert_eq!(e.code(), "Q0013");
+    }
+}

@@ -1,0 +1,35 @@
+//! Independent pieces of work on several threads. Results stay in order, and the pieces are the
+//! same for any number of threads, so they do not show it.
+
+/// `work` on each piece, neighbouring pieces on one thread.
+pub(super) fn map<I: Sync, T: Send>(
+    pieces: &[I],
+    threads: usize,
+    work: impl Fn(&I) -> T + Sync,
+) -> Vec<T> {
+    let share = pieces.len().div_ceil(threads.max(1)).max(1);
+    let work = &work;
+    std::thread::scope(|s| {
+        let threads: Vec<_> = pieces
+            .chunks(share)
+            .map(|part| s.spawn(move || part.iter().map(work).collect::<Vec<T>>()))
+            .collect();
+        threads
+            .into_iter()
+            .flat_map(|t| t.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
+            .collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn results_stay_in_order() {
+        let pieces: Vec<usize> = (0..7).collect();
+        for threads in [0, 1, 3, 20] {
+            let doubled = super::map(&pieces, threads, |p| 2 * p);
+            assert_eq!(doubled, [0, 2, 4, 6, 8, 10, 12], "{threads} threads");
+        }
+        assert!(super::map(&[], 2, |p: &usize| *p).is_empty());
+    }
+}

@@ -1,0 +1,396 @@
+//! After GPTQ: codes and grids made better in turn, each with all others as they are.
+//!
+//! ```text
+//! loss = δᵀ·H·δ,   δ = ŵ − w,   g = H·δ,   H = XᵀX + λ·I
+//!
+//! codes:  c_j    ← quantize(ŵ_j − g_j / H_jj)           for each column until none changes
+//! grids:  s, z   ← argmin loss(s·(c − z) in the group)   for each group, z an integer
+//! ```
+//!
+//! Each step is the exact minimum over what it changes, so the loss never grows. GPTQ cannot go
+//! back: a column is rounded before the errors behind it are known. The first step is coordinate
+//! descent on codes (Behdin et al., "QuantEase", 2023; Nair and Suggala, "CDQuant", 2024). With
+//! codes fixed, the real weights of a group are linear in `s`: for each `z` the best scale is a
+//! quotient of two quadratic forms, and all zero points are tried.
+//!
+//! Preconditions: an integer grid and its codes, `λ` the damping that they were found with.
+//! Columns are taken with the greatest `H_jj` first, groups in order. All sums are f64.
+
+use super::gptq::{Gptq, Matrix, Rounded};
+use super::grid::Grid;
+use super::parallel;
+use super::scheme::QuantSpec;
+use qcc_ir::format::{FormatError, IntRange, QuantFormat};
+use qcc_ir::vector::{add_four_scaled, add_scaled, dot};
+
+/// Rows that a thread takes at a time: they share the reads of `H`.
+const ROWS: usize = 32;
+/// Columns whose errors are spread together: their rows of `H` stay in the cache.
+const TILE: usize = 16;
+/// Passes over all columns, at most.
+const SWEEPS: usize = 8;
+
+/// What is the same for all rows.
+struct Plan<'a> {
+    gram: &'a [f64],
+    ridge: f64,
+    k: usize,
+    group: usize,
+    order: Vec<usize>,
+    /// Sum of each row of `H` inside its group.
+    sums: Vec<f64>,
+    format: QuantFormat,
+    levels: IntRange,
+    /// The zero points that a group may have.
+    zeros: IntRange,
+}
+
+/// Rows on the way.
+struct Rows {
+    codes: Vec<i32>,
+    scales: Vec<f32>,
+    zeros: Vec<i32>,
+    /// `g`, row-major.
+    slopes: Vec<f64>,
+    /// By how much the loss fell.
+    gain: f64,
+}
+
+/// Improves what GPTQ made of `m` in groups of `group` columns.
+///
+/// # Errors
+/// When the form has no integer codes.
+pub(super) fn refine(
+    m: Matrix<'_>,
+    gram: &[f64],
+    spec: QuantSpec,
+    group: usize,
+    rounded: &mut Rounded,
+    threads: usize,
+) -> Result<(), FormatError> {
+    let Some(levels) = spec.levels() else {
+        return Err(FormatError::NotInteger(spec.storage));
+    };
+    let (k, group) = (m.k, group.min(m.k).max(1));
+    if k == 0 {
+        return Ok(());
+    }
+    let zeros = match spec.grid {
+        Grid::Asymmetric => levels,
+        _ => IntRange { min: 0, max: 0 },
+    };
+    let ridge = Gptq::ridge(gram, k, rounded.damping) / 2.0;
+    let sum = |i: usize| {
+        let from = i / group * group;
+        let row = &gram[i * k..][from..k.min(from + group)];
+        row.iter().sum::<f64>() + ridge
+    };
+    let mut order: Vec<usize> = (0..k).collect();
+    order.sort_by(|a, b| gram[b * k + b].total_cmp(&gram[a * k + a]));
+    let plan = Plan {
+        gram,
+        ridge,
+        k,
+        group,
+        order,
+        sums: (0..k).map(sum).collect(),
+        format: spec.format()?,
+        levels,
+        zeros,
+    };
+    let starts: Vec<usize> = (0..m.n).step_by(ROWS).collect();
+    let found = parallel::map(&starts, threads, |first| plan.rows(m, rounded, *first));
+    for (first, rows) in starts.iter().zip(found) {
+        let (codes, groups) = (first * k, first * k.div_ceil(group));
+        rounded.codes[codes..][..rows.codes.len()].copy_from_slice(&rows.codes);
+        rounded.scales[groups..][..rows.scales.len()].copy_from_slice(&rows.scales);
+        rounded.zeros[groups..][..rows.zeros.len()].copy_from_slice(&rows.zeros);
+        rounded.loss -= rows.gain;
+    }
+    Ok(())
+}
+
+impl Plan<'_> {
+    /// The rows from `first` on, improved.
+    fn rows(&self, m: Matrix<'_>, from: &Rounded, first: usize) -> Rows {
+        let (k, groups) = (self.k, self.k.div_ceil(self.group));
+        let end = m.n.min(first + ROWS);
+        let mut rows = Rows {
+            codes: from.codes[first * k..end * k].to_vec(),
+            scales: from.scales[first * groups..end * groups].to_vec(),
+            zeros: from.zeros[first * groups..end * groups].to_vec(),
+            slopes: vec![0.0; (end - first) * k],
+            gain: 0.0,
+        };
+        let w = &m.w[first * k..end * k];
+        for from in (0..k).step_by(TILE) {
+            let tile = from..k.min(from + TILE);
+            for row in 0..end - first {
+                let off = |j: usize| self.real(&rows, row, j) - f64::from(w[row * k + j]);
+                let by: Vec<f64> = tile.clone().map(off).collect();
+                self.shift(&mut rows, row, from, &by);
+            }
+        }
+        self.codes(&mut rows);
+        self.grids(&mut rows);
+        self.codes(&mut rows);
+        rows
+    }
+
+    /// Diagonal element of `H`.
+    fn diagonal(&self, j: usize) -> f64 {
+        self.gram[j * self.k + j] + self.ridge
+    }
+
+    /// The real value of a weight.
+    fn real(&self, rows: &Rows, row: usize, j: usize) -> f64 {
+        let at = row * self.k.div_ceil(self.group) + j / self.group;
+        let code = rows.codes[row * self.k + j];
+        f64::from(
+            self.format
+                .dequantize(code, rows.scales[at], rows.zeros[at]),
+        )
+    }
+
+    /// The real values of neighbouring columns, from `first` on, have changed by so much.
+    fn shift(&self, rows: &mut Rows, row: usize, first: usize, by: &[f64]) {
+        let slopes = &mut rows.slopes[row * self.k..][..self.k];
+        for (g, d) in slopes[first..].iter_mut().zip(by) {
+            *g += d * self.ridge;
+        }
+        let (fours, rest) = by.as_chunks::<4>();
+        for (i, d) in fours.iter().enumerate() {
+            let h = [0, 1, 2, 3].map(|j| self.row(first + 4 * i + j));
+            add_four_scaled(slopes, *d, h);
+        }
+        for (i, d) in rest.iter().enumerate() {
+            add_scaled(slopes, *d, self.row(first + 4 * fours.len() + i));
+        }
+    }
+
+    /// A row of `XᵀX`.
+    fn row(&self, j: usize) -> &[f64] {
+        &self.gram[j * self.k..][..self.k]
+    }
+
+    /// Coordinate descent on the codes.
+    fn codes(&self, rows: &mut Rows) {
+        let (k, groups) = (self.k, self.k.div_ceil(self.group));
+        for _ in 0..SWEEPS {
+            let mut changed = false;
+            for &j in self.order.iter().filter(|j| self.diagonal(**j) > 0.0) {
+                let h = self.diagonal(j);
+                for row in 0..rows.slopes.len() / k {
+                    let (at, group) = (row * k + j, row * groups + j / self.group);
+                    let (real, slope) = (self.real(rows, row, j), rows.slopes[at]);
+                    let wanted = (real - slope / h) as f32;
+                    let (scale, zero) = (rows.scales[group], rows.zeros[group]);
+                    let code = self.format.quantize(wanted, scale, zero);
+                    let code = code.clamp(self.levels.min, self.levels.max);
+                    let by = f64::from(self.format.dequantize(code, scale, zero)) - real;
+                    let gain = -by * (2.0 * slope + by * h);
+                    if gain > 0.0 {
+                        rows.codes[at] = code;
+                        rows.gain += gain;
+                        self.shift(rows, row, j, &[by]);
+                        changed = true;
+                    }
+                }
+            }
+            if !changed {
+                return;
+            }
+        }
+    }
+
+    /// The best grid of each group for its codes.
+    fn grids(&self, rows: &mut Rows) {
+        let (k, groups) = (self.k, self.k.div_ceil(self.group));
+        for b in 0..groups {
+            let columns = b * self.group..k.min((b + 1) * self.group);
+            let mut changes: Vec<(usize, Vec<f64>)> = Vec::new();
+            for row in 0..rows.slopes.len() / k {
+                let at = row * groups + b;
+                let old = (rows.scales[at], rows.zeros[at]);
+                let Some((new, gain)) = self.grid(rows, row, columns.clone(), old) else {
+                    continue;
+                };
+                (rows.scales[at], rows.zeros[at]) = new;
+                rows.gain += gain;
+                let change = |c: &i32| {
+                    let real = |(s, z)| f64::from(self.format.dequantize(*c, s, z));
+                    real(new) - real(old)
+                };
+                let codes = &rows.codes[row * k..][columns.clone()];
+                changes.push((row, codes.iter().map(change).collect()));
+            }
+            for (i, first) in columns.step_by(TILE).enumerate() {
+                for (row, by) in &changes {
+                    let by = &by[i * TILE..];
+                    self.shift(rows, *row, first, &by[..by.len().min(TILE)]);
+                }
+            }
+        }
+    }
+
+    /// The best grid of one group and what it gains; `None` when the old one is.
+    ///
+    /// With `u = c − z·1` and `t` the real values on the old grid, the loss of `s·u` is, but for
+    /// what does not depend on it, `s²·uᵀHu − 2s·(uᵀHt − uᵀg)`.
+    fn grid(
+        &self,
+        rows: &Rows,
+        row: usize,
+        columns: std::ops::Range<usize>,
+        (s0, z0): (f32, i32),
+    ) -> Option<((f32, i32), f64)> {
+        let k = self.k;
+        let codes = rows.codes[row * k..][columns.clone()].iter();
+        let codes: Vec<f64> = codes.map(|c| f64::from(*c)).collect();
+        let slopes = &rows.slopes[row * k..][columns.clone()];
+        // cᵀHc, cᵀH1, 1ᵀH1, cᵀg, 1ᵀg
+        let (mut cc, mut c1, mut one, mut cg, mut g1) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        for ((j, c), g) in columns.clone().zip(&codes).zip(slopes) {
+            let hc = dot(&self.row(j)[columns.clone()], &codes);
+            cc += c * (hc + self.ridge * c);
+            c1 += c * self.sums[j];
+            one += self.sums[j];
+            cg += c * g;
+            g1 += g;
+        }
+        let (s0, z0) = (f64::from(s0), f64::from(z0));
+        let forms = |z: f64| {
+            let quadratic = cc - 2.0 * z * c1 + z * z * one;
+            let linear = s0 * (cc - (z + z0) * c1 + z * z0 * one) - (cg - z * g1);
+            (quadratic, linear)
+        };
+        let worth = |s: f64, (q, l): (f64, f64)| s * (2.0 * l - s * q);
+        let old = worth(s0, forms(z0));
+        let mut best = None;
+        let mut most = old;
+        for z in self.zeros.min..=self.zeros.max {
+            let f = forms(f64::from(z));
+            let s = (f.1 / f.0) as f32;
+            let value = worth(f64::from(s), f);
+            // A scale keeps its sign; the quotient of what is nothing but rounding has none.
+            if f.0 > 0.0 && s.is_normal() && f64::from(s) * s0 > 0.0 && value > most {
+                most = value;
+                best = Some((s, z));
+            }
+        }
+        best.map(|grid| (grid, most - old))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Scheme;
+    use super::super::gptq::Params;
+    use super::super::gptq::tests::inputs;
+    use super::*;
+
+    fn spec(name: &str) -> QuantSpec {
+        let weights = Scheme::named(name).unwrap().weights.unwrap();
+        weights.resolved(true).0
+    }
+
+    /// `δᵀHδ` over all rows, summed as it stands.
+    fn loss(m: Matrix<'_>, gram: &[f64], spec: QuantSpec, group: usize, r: &Rounded) -> f64 {
+        let (k, format) = (m.k, spec.format().unwrap());
+        let ridge = Gptq::ridge(gram, k, r.damping) / 2.0;
+        let mut sum = 0.0;
+        for row in 0..m.n {
+            let delta: Vec<f64> = (0..k)
+                .map(|j| {
+                    let at = row * k.div_ceil(group) + j / group;
+                    let real = format.dequantize(r.codes[row * k + j], r.scales[at], r.zeros[at]);
+                    f64::from(real) - f64::from(m.w[row * k + j])
+                })
+                .collect();
+            for (i, d) in delta.iter().enumerate() {
+                let h = gram[i * k..][..k].iter().zip(&delta).map(|(h, d)| h * d);
+                sum += d * (h.sum::<f64>() + ridge * d);
+            }
+        }
+        sum
+    }
+
+    fn rounded(w: &[f32], gram: &[f64], spec: QuantSpec, group: usize, p: Params<'_>) -> Rounded {
+        let k = gram.len().isqrt();
+        let gptq = Gptq {
+            damping: 0.01,
+            act_order: false,
+            threads: 2,
+        };
+        let m = Matrix {
+            w,
+            n: w.len() / k,
+            k,
+        };
+        gptq.round(m, gram, spec, group, p).unwrap().unwrap()
+    }
+
+    #[test]
+    fn the_loss_falls_by_what_is_said() {
+        let (n, k) = (40, 96);
+        let (mut w, gram) = inputs(n, k, 256);
+        w.chunks_mut(k).for_each(|row| row[5] = 0.0);
+        let m = Matrix { w: &w, n, k };
+        let forms = ["w4a16-asym", "w3a16-sym", "w2a16-asym", "w4a16-sym-full"];
+        for (name, group) in forms.into_iter().zip([32, 32, 96, 64]) {
+            let s = spec(name);
+            let natural = rounded(&w, &gram, s, group, Params::Natural);
+            let searched = rounded(&w, &gram, s, group, Params::Searched);
+            let mut refined = searched.clone();
+            refine(m, &gram, s, group, &mut refined, 1).unwrap();
+            let [a, b, c] = [&natural, &searched, &refined].map(|r| loss(m, &gram, s, group, r));
+            assert!(b < 0.97 * a && c < 0.97 * b, "{name}: {a} {b} {c}");
+            for (r, sum) in [(&searched, b), (&refined, c)] {
+                assert!(
+                    (r.loss - sum).abs() < 1e-3 * sum,
+                    "{name}: {} {sum}",
+                    r.loss
+                );
+            }
+            let mut threads = searched.clone();
+            refine(m, &gram, s, group, &mut threads, 3).unwrap();
+            assert_eq!(refined, threads, "{name}");
+        }
+    }
+
+    #[test]
+    fn no_single_step_is_left() {
+        let (n, k, group) = (3, 16, 8);
+        let (w, mut gram) = inputs(n, k, 64);
+        // A dead input would have weights that count for nothing.
+        gram[5 * k + 5] = 1.0;
+        let (m, s) = (Matrix { w: &w, n, k }, spec("w3a16-asym"));
+        let mut r = rounded(&w, &gram, s, group, Params::Natural);
+        refine(m, &gram, s, group, &mut r, 1).unwrap();
+        let least = loss(m, &gram, s, group, &r);
+        for i in 0..r.codes.len() {
+            for by in [-1, 1] {
+                let mut other = r.clone();
+                other.codes[i] = (other.codes[i] + by).clamp(0, 7);
+                let l = loss(m, &gram, s, group, &other);
+                assert!(l >= least * (1.0 - 1e-6), "code {i} by {by}: {l} {least}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_happens_to_what_cannot_be_better() {
+        let s = spec("w4a16-asym");
+        let w = [0.0, 0.0];
+        for gram in [[0.0; 4], [1.0, 0.0, 0.0, 1.0]] {
+            let m = Matrix { w: &w, n: 1, k: 2 };
+            let mut r = rounded(m.w, &gram, s, 2, Params::Searched);
+            let before = r.clone();
+            refine(m, &gram, s, 2, &mut r, 1).unwrap();
+            assert_eq!((&r.codes, &r.scales), (&before.codes, &before.scales));
+        }
+        let none = Matrix { w: &[], n: 3, k: 0 };
+        let mut r = rounded(&w, &[1.0; 4], s, 2, Params::Natural);
+        assert!(refine(none, &[], s, 2, &mut r, 1).is_ok());
+    }
+}
