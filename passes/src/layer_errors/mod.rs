@@ -168,9 +168,11 @@ fn bits_of(t: &TensorType) -> u64 {
     let Some(q) = t.elem.quant() else {
         return codes;
     };
-    let each = match q.scale {
-        ScaleType::Plain(d) | ScaleType::TwoLevel(d, _) => d.bits(),
-    } + q.zero.map_or(0, qcc_ir::DType::bits);
+    let table = match q.scale {
+        ScaleType::Table(_) => 1 << q.storage.bits(),
+        _ => 1,
+    };
+    let each = table * q.scale.stored().bits() + q.zero.map_or(0, qcc_ir::DType::bits);
     let shape = t.scale_shape().unwrap_or_default();
     let scales = count(TensorType::new(qcc_ir::DType::F32, shape).fixed_dims());
     codes + scales * u64::from(each)

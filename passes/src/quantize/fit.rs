@@ -13,7 +13,6 @@ use super::fit_weight::{Fit, real};
 use super::methods::Methods;
 use super::scheme::QuantSpec;
 use super::stream::{Group, Stream, groups};
-use super::table;
 use crate::pass::{Pass, PassContext};
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::graph::{Func, Module, OpKind, Weight};
