@@ -47,6 +47,7 @@ mod module;
 mod num;
 mod parse;
 mod report;
+mod sass;
 mod time;
 
 pub use decode::ParseOptions;

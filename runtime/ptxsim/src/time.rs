@@ -11,8 +11,8 @@
 //! dealt out whole: with 133 blocks on 132 multiprocessors the pipes take twice as long.
 //!
 //! DRAM bytes are the unique sectors; what a working set F above the L2 capacity C reads again misses
-//! with probability 1 − C/F. Slots are counted from PTX instructions by class, not from SASS: address
-//! arithmetic that the assembler folds away still counts, so they are an upper bound.
+//! with probability 1 − C/F. Slots are PTX instructions by class times what the assembler makes of one
+//! of them ([`crate::sass`]).
 
 use std::fmt;
 
@@ -20,6 +20,7 @@ use crate::gpu::{GPUS, Gpu};
 use crate::isa::Class;
 use crate::isa::tensor::TensorKind;
 use crate::report::Report;
+use crate::sass;
 
 /// Microseconds of one round trip to memory under load.
 const HOP_US: f64 = 0.7;
@@ -142,14 +143,14 @@ impl Report {
         let part = blocks.div_ceil(u64::from(gpu.sms)) as f64 / blocks as f64;
         let clocks_per_us = gpu.ghz * 1e3;
         let lanes = |classes: &[Class], per_clock: f64| {
-            let n: u64 = classes
+            let n: f64 = classes
                 .iter()
-                .map(|c| self.warp_instructions[*c as usize])
+                .map(|c| self.warp_instructions[*c as usize] as f64 * sass::factor(*c))
                 .sum();
-            n as f64 * 32.0 / per_clock * part / clocks_per_us
+            n * 32.0 / per_clock * part / clocks_per_us
         };
         let f32_lanes = gpu.f32_tflops * 1e3 / (2.0 * f64::from(gpu.sms) * gpu.ghz);
-        let issued = self.total_warp_instructions() as f64 / 4.0 * part / clocks_per_us;
+        let issued = self.total_warp_instructions() as f64 * sass::ALL / 4.0 * part / clocks_per_us;
         let wavefronts = self.wavefronts as f64 * part / clocks_per_us;
         use Class::{Compare, Convert, Double, Float, Function, Half, Integer, Warp};
         let pipes = [
