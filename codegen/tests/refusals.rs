@@ -1,6 +1,6 @@
 //! What no GPU kernel serves is refused with the constraint that fails and the op's place.
 
-use qcc_codegen::lower::lower;
+use qcc_codegen::lower::{LowerOptions, lower};
 use qcc_codegen::target::Target;
 use qcc_ir::graph::parse;
 
@@ -10,7 +10,7 @@ fn refusals(body: &str) -> Vec<String> {
         "qir 1\ndim n = 1..64\ndim h = 1..64\nweight @c: u8[2] = normal(1, 9)\nweight @s: e4m3[1] = splat(0.5)\nfunc @main(%x: f16[n, 64], %w: f16[8, 64], %i: i64[n, 64], %p: f16[1, n, h]) -> (y: f16[n, 64]) {{\n{body}\n  return %x\n}}\n"
     );
     let m = parse(&text).unwrap_or_else(|e| panic!("{e:?}\n{text}"));
-    let errors = lower(&m, Target::find("sm_80").unwrap())
+    let errors = lower(&m, Target::find("sm_80").unwrap(), LowerOptions::default())
         .err()
         .unwrap_or_default();
     errors.iter().map(ToString::to_string).collect()

@@ -10,6 +10,7 @@ use crate::onnx::{ImportOptions, Model, import};
 use crate::options::Options;
 use crate::report::{LayerReport, Report, TargetReport};
 use crate::sections;
+use qcc_codegen::lower::LowerOptions;
 use qcc_cpu::{CpuExecutor, CpuOptions, Threads};
 use qcc_ir::Tensor;
 use qcc_ir::diag::{Class, Diagnostic, Result};
@@ -252,7 +253,6 @@ impl<'a> Compiler<'a> {
             let message = "calibration data has no effect: nothing is quantized";
             warnings.push(Diagnostic::warning(48, Class::Usage, message));
         }
-        self.accept(&warnings)?;
         let module = sections::store_constants(module)?;
         let mut plan = Plan::new(
             String::new(),
@@ -265,11 +265,20 @@ impl<'a> Compiler<'a> {
         let mut reports = BTreeMap::new();
         for (i, target) in targets.iter().enumerate() {
             self.step("lower", i, targets.len())?;
-            let (section, kernels) = sections::section(&module, target)?;
+            let lowering = LowerOptions {
+                vendor_gemm: self.options.vendor_gemm,
+            };
+            let (section, kernels) = sections::section(&module, target, lowering)?;
             reports.insert(target.name.to_string(), TargetReport::of(&plan, &section));
             texts.extend(kernels);
             plan.targets.push(section);
         }
+        if self.options.vendor_gemm && !sections::has_products(&plan) {
+            let message = "--vendor-gemm has no effect: no linear layer of a GPU section is one \
+                           that the library multiplies";
+            warnings.push(Diagnostic::warning(48, Class::Usage, message));
+        }
+        self.accept(&warnings)?;
         let report = Report {
             model_hash: plan.model_hash.clone(),
             source_bytes: prepared.source_bytes,

@@ -27,6 +27,9 @@ pub struct Options {
     pub passes: qcc_passes::Options,
     /// Storage of floats.
     pub float: Float,
+    /// Whether GPU sections may use products of the vendor's library, with kernels of ours where it
+    /// is missing.
+    pub vendor_gemm: bool,
     /// Ranges and preferred sizes of symbolic dimensions.
     pub symbols: Vec<Symbol>,
     /// Threads; results do not depend on their number.
@@ -41,6 +44,7 @@ impl Default for Options {
             targets: vec!["cpu".to_string()],
             passes: qcc_passes::Options::default(),
             float: Float::Auto,
+            vendor_gemm: false,
             symbols: Vec::new(),
             threads: 1,
             strict: false,
@@ -113,6 +117,9 @@ impl Options {
             Float::Fixed(d) => d.to_string(),
         };
         put("float", float);
+        if self.vendor_gemm {
+            put("vendor-gemm", "auto".into());
+        }
         if !p.exclude.is_empty() {
             put("exclude", p.exclude.join(" "));
         }

@@ -1,11 +1,11 @@
 //! One section of a plan per target.
 
-use qcc_codegen::lower::emit_section;
+use qcc_codegen::lower::{LowerOptions, emit_section_with};
 use qcc_codegen::target::{Machine, Target};
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::eval::weight_tensor;
 use qcc_ir::graph::{Module, WeightBytes, WeightData};
-use qcc_ir::plan::TargetSection;
+use qcc_ir::plan::{Action, Plan, TargetSection};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,14 +17,24 @@ use std::sync::Arc;
 pub(crate) fn section(
     module: &Module,
     target: &Target,
+    lowering: LowerOptions,
 ) -> Result<(TargetSection, BTreeMap<String, String>)> {
     match target.machine {
         Machine::Cpu => Ok((
             TargetSection::cpu(target.name, "main", module)?,
             BTreeMap::new(),
         )),
-        Machine::Gpu(_) => emit_section(module, "main", target).map_err(|e| unserved(e, target)),
+        Machine::Gpu(_) => {
+            emit_section_with(module, "main", target, lowering).map_err(|e| unserved(e, target))
+        }
     }
+}
+
+/// Whether a section runs products of the vendor's library.
+pub(crate) fn has_products(plan: &Plan) -> bool {
+    let steps = plan.targets.iter().flat_map(|t| &t.steps);
+    let mut actions = steps.flat_map(|s| &s.run).flat_map(|w| &w.actions);
+    actions.any(|a| matches!(a, Action::Vendor(_)))
 }
 
 /// The first op that the target cannot run, with the others in the hint.

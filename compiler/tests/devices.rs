@@ -12,10 +12,20 @@ fn file(name: &str) -> String {
     models().join(name).display().to_string()
 }
 
+/// Runs the command; a `libcuda.so` in the folder is the CUDA driver.
 fn qcc(dir: &Path, args: &[&str]) -> Output {
     let mut c = Command::new(env!("CARGO_BIN_EXE_qcc"));
     c.current_dir(dir).args(args).arg("--json");
+    if dir.join("libcuda.so").exists() {
+        c.env("LD_LIBRARY_PATH", dir);
+    }
     c.output().expect("the command starts")
+}
+
+/// Puts the simulated CUDA driver into the folder.
+fn with_driver(dir: &Path) {
+    let driver = fakecuda::locate::library().unwrap_or_else(|e| panic!("{e}"));
+    std::fs::copy(driver, dir.join("libcuda.so")).expect("the driver can be copied");
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -31,15 +41,19 @@ fn exits(dir: &Path, args: &[&str], code: i32) -> (Value, String) {
     (serde_json::from_str(&said).expect("one document"), log)
 }
 
-/// An int64 matrix as a .npy file.
+/// Token ids as a .npy file.
 fn write_npy(path: &Path, rows: usize, columns: usize) {
+    let ids = (0..rows * columns).map(|i| ((i * 37 + 11) % 500) as i64);
+    write_ids(path, rows, columns, &ids.collect::<Vec<_>>());
+}
+
+/// An int64 matrix as a .npy file.
+fn write_ids(path: &Path, rows: usize, columns: usize, ids: &[i64]) {
     let header =
         format!("{{'descr': '<i8', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
     let mut npy = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
     npy.extend(format!("{header:<117}\n").as_bytes());
-    for i in 0..rows * columns {
-        npy.extend(((i * 37 + 11) % 500).to_le_bytes());
-    }
+    npy.extend(ids.iter().flat_map(|i| i.to_le_bytes()));
     std::fs::write(path, npy).unwrap();
 }
 
@@ -127,4 +141,75 @@ fn a_plan_for_gpus_alone_says_what_to_do_without_one() {
         "{}",
         text(&out.stderr)
     );
+}
+
+#[test]
+fn an_index_outside_of_its_table_is_the_same_error_on_every_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    with_driver(dir);
+    let model = file("docs-gpt-outlier.onnx");
+    let compile = ["compile", &model, "--target", "cpu,sm_80", "-o", "g.qplan"];
+    exits(dir, &compile, 0);
+    // The vocabulary has 2048 entries. The first bad index is reported, of any size and sign.
+    let cases: [([i64; 4], &str); 3] = [
+        ([3, 2048, 1, -9999], "index 2048 "),
+        ([0, -2049, 4096, 5], "index -2049 "),
+        ([i64::MIN, 1, 2, i64::MAX], "index -9223372036854775808 "),
+    ];
+    for (ids, named) in cases {
+        write_ids(&dir.join("bad.npy"), 2, 2, &ids);
+        let error = |device: &str| {
+            let input = ["--input", "input_ids=bad.npy", "--device", device];
+            exits(dir, &[&["run", "g.qplan"], &input[..]].concat(), 3).0["error"].clone()
+        };
+        let want = error("cpu");
+        let message = want["message"].as_str().unwrap();
+        assert!(want["code"] == "Q0705" && message.contains(named), "{want}");
+        assert!(message.contains("2048 entries"), "{want}");
+        assert!(!want["node"].as_str().unwrap().is_empty(), "{want}");
+        assert_eq!(error("sim"), want);
+        assert_eq!(error("cuda"), want);
+    }
+    // The last entry and the first one counted from the end are inside.
+    write_ids(&dir.join("edge.npy"), 1, 2, &[2047, -2048]);
+    for device in ["cpu", "sim", "cuda"] {
+        let input = ["--input", "input_ids=edge.npy", "--device", device];
+        exits(dir, &[&["run", "g.qplan"], &input[..]].concat(), 0);
+    }
+}
+
+#[test]
+fn products_of_the_library_are_asked_for_and_run_by_their_definition() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let model = file("docs-gpt-outlier.onnx");
+    let compile = |target: &str, out: &str, more: &[&str], code: i32| {
+        let args = ["compile", &model, "--target", target, "-o", out];
+        exits(dir, &[&args[..], more].concat(), code).0
+    };
+    let auto = ["--vendor-gemm", "auto"];
+    compile("cpu,sm_80", "v.qplan", &auto, 0);
+    compile("cpu,sm_80", "o.qplan", &["--vendor-gemm", "off"], 0);
+    let products = |plan: &str| {
+        let (p, _) = exits(dir, &["inspect", plan], 0);
+        p.to_string().matches("\"vendor\"").count()
+    };
+    assert!(products("v.qplan") > 10 && products("o.qplan") == 0);
+    // 80 rows are enough for the library.
+    write_npy(&dir.join("t.npy"), 2, 40);
+    let perplexity = |plan: &str, device: &str| {
+        let args = ["eval", plan, "--tokens", "t.npy", "--device", device];
+        exits(dir, &args, 0).0["perplexity"].as_f64().unwrap()
+    };
+    let cpu = perplexity("v.qplan", "cpu");
+    for plan in ["v.qplan", "o.qplan"] {
+        let sim = perplexity(plan, "sim");
+        assert!((sim / cpu - 1.0).abs() < 1e-3, "{plan}: {sim}, cpu {cpu}");
+    }
+    // Without a GPU section it means nothing.
+    let idle = compile("cpu", "c.qplan", &auto, 0);
+    assert!(idle["warnings"].to_string().contains("Q0048"), "{idle}");
+    let strict = compile("cpu", "c.qplan", &["--vendor-gemm", "auto", "--strict"], 2);
+    assert_eq!(strict["error"]["code"], "Q0048", "{strict}");
 }

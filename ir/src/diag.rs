@@ -50,6 +50,16 @@ impl Class {
     }
 }
 
+/// The error of an index that names no slice of a tensor, the same on every device.
+pub fn index_outside(index: i64, axis: usize, extent: u64) -> Diagnostic {
+    Diagnostic::error(
+        705,
+        Class::Input,
+        format!("index {index} lies outside the {extent} entries of dimension {axis}"),
+    )
+    .hint("check the input that holds indices, such as token ids against the vocabulary")
+}
+
 /// How serious a diagnostic is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Severity {

@@ -33,7 +33,7 @@ pub use engine::{Device, Engine};
 #[cfg(feature = "cuda")]
 pub use gpu::cuda;
 #[cfg(feature = "sim")]
-pub use gpu::sim::{Counters, SimOptions, Trial, TrialOptions, Trials};
+pub use gpu::sim::{Counters, Extras, SimOptions, Trial, TrialOptions, Trials};
 pub use memory::Memory;
 pub use plan_file::{PlanContents, PlanFile, PlanWriter, Verify};
 #[cfg(feature = "cpu")]

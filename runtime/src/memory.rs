@@ -17,7 +17,7 @@ pub struct Memory {
     pub weights: u64,
     /// Intermediate values at their peak.
     pub intermediates: u64,
-    /// Memory that products of the vendor's library use; GPUs only.
+    /// Memory that products of the vendor's library and reports of bad data use; GPUs only.
     pub workspace: u64,
     /// Inputs, which the caller holds; a GPU has a copy.
     pub inputs: u64,

@@ -39,9 +39,9 @@ impl Session {
     /// # Errors
     /// `Q0722` to `Q0724` for a name that the plan does not have, that is missing, or that is
     /// given twice; `Q0505` for an input whose type or shape is not what the plan says, or a
-    /// size outside its compiled range. Each names both sides. Errors of the data, such as an
-    /// index outside its table, come from the op that meets them; on a GPU such an index reads
-    /// zeros. `Q0732` if a GPU's kernel fails.
+    /// size outside its compiled range. Each names both sides. Errors of the data come from the op
+    /// that meets them, such as `Q0705` for an index outside its table. `Q0732` if a GPU's kernel
+    /// fails.
     pub fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<(String, Tensor)>> {
         let ordered = in_order(self.engine.inputs(), inputs)?;
         let results = match &self.engine.backend {

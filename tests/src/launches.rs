@@ -3,7 +3,7 @@
 //! Kernels are numbered by their first launch (`linear.2` is the second kernel of linear layers),
 //! since their names in the plan change with every instruction.
 
-use qcc_ir::plan::{Action, Arg, Choice, Launch, TargetSection};
+use qcc_ir::plan::{Action, Arg, Choice, Launch, TargetSection, VendorGemm};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -54,9 +54,13 @@ pub fn section(s: &TargetSection) -> String {
             if let Some(conditions) = conditions(choice) {
                 let _ = writeln!(out, "  if {conditions}");
             }
-            for l in launches(choice) {
-                let name = numbers.name(&l.kernel);
-                let _ = writeln!(out, "  {}", launch(&name, l));
+            for action in &choice.actions {
+                let text = match action {
+                    Action::Cpu => "cpu".to_string(),
+                    Action::Launch(l) => launch(&numbers.name(&l.kernel), l),
+                    Action::Vendor(g) => product(g),
+                };
+                let _ = writeln!(out, "  {text}");
             }
         }
     }
@@ -97,12 +101,26 @@ fn launch(name: &str, l: &Launch) -> String {
     text + &format!(">>>({})", args.join(", "))
 }
 
+fn product(g: &VendorGemm) -> String {
+    let mut text = format!("{} = {} × {}ᵀ", arg(&g.d), arg(&g.a), arg(&g.b));
+    for scale in [&g.a_scale, &g.b_scale].into_iter().flatten() {
+        let _ = write!(text, " · {}", arg(scale));
+    }
+    if let Some(bias) = &g.bias {
+        let _ = write!(text, " + {}", arg(bias));
+    }
+    let gelu = if g.gelu { ", gelu" } else { "" };
+    let (input, output) = (g.input, g.output);
+    text + &format!("{gelu} ({} × {} × {}, {input} to {output})", g.m, g.n, g.k)
+}
+
 fn arg(a: &Arg) -> String {
     match a {
         Arg::Value(n) => format!("%{n}"),
         Arg::Weight { name, layout } if layout == "row-major" => format!("@{name}"),
         Arg::Weight { name, layout } => format!("@{name} as {layout}"),
         Arg::Dim { expr, dtype } => format!("{dtype} {expr}"),
+        Arg::Faults => "faults".to_string(),
         Arg::TensorMap {
             of,
             dtype,

@@ -56,6 +56,28 @@ fn static_fp8_on_sim_is_static_fp8_on_cpu() {
     }
 }
 
+/// A session that met an index outside of its table runs on; the first bad index is reported for
+/// any order of warps.
+#[test]
+fn a_session_goes_on_after_an_index_outside_of_its_table() {
+    let compiled = compile("float", &["sm_80"], false);
+    for schedule in [0, 1, 7] {
+        let mut options = SimOptions::default();
+        options.checks = true;
+        options.schedule = schedule;
+        let mut session = engine(&compiled, Device::Sim(options)).session();
+        let good = session.run(&[("input_ids", &tokens(1, 5))]).unwrap();
+        let bad = Tensor::i64(&[1, 5], &[0, 4, 70_000_000_000, -9999, 2048]).unwrap();
+        for _ in 0..2 {
+            let e = session.run(&[("input_ids", &bad)]).unwrap_err();
+            assert_eq!(e.code(), "Q0705");
+            assert!(e.message().contains("index 70000000000 "), "{e}");
+        }
+        let again = session.run(&[("input_ids", &tokens(1, 5))]).unwrap();
+        assert_eq!(again[0].1, good[0].1);
+    }
+}
+
 /// Every kernel of the plan's sections, alone, on random and adversarial values.
 fn verified(compiled: &Compiled) {
     let file = PlanFile::from_bytes(compiled.to_bytes().unwrap(), Verify::Full).unwrap();

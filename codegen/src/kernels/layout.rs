@@ -7,9 +7,9 @@
 //! iota       y[i] = i[axis]               dim    y = a size
 //! ```
 //!
-//! A gather counts negative indices from the end. One that lies outside is an error for the oracle
-//! (`Q0509`) and the CPU (`Q0705`); a kernel cannot report it without a round trip to the host, so it
-//! reads nothing and gives 0. It never reads outside of its operand.
+//! A gather counts negative indices from the end. One that lies outside reads nothing and gives 0,
+//! and the kernel reports the first of them in the fault words of the step (`Arg::Faults`), of which
+//! the host makes the error (`Q0705`) when the results are read.
 
 use super::map::{THREADS, walk};
 use crate::lower::frame::{Frame, Launched, Tensor, internal};
@@ -17,7 +17,7 @@ use crate::lower::index::{Position, load_plain_if, offset};
 use crate::lower::store::store_result;
 use qcc_ir::diag::Result;
 use qcc_ir::graph::{Func, Module, Op, OpKind};
-use qcc_ir::kernel::{Cmp, Launch, Value};
+use qcc_ir::kernel::{AtomicOp, Cmp, Launch, Order, Scope, Value};
 use qcc_ir::{DType, DimExpr};
 
 /// Builds the kernel of an op that moves elements.
@@ -33,8 +33,12 @@ pub fn build(m: &Module, f: &Func, op: &Op) -> Result<Launched> {
     };
     let mut fr = Frame::open(m, f, op, Launch::threads(THREADS), &extra)?;
     let result = fr.results[0].clone();
+    let faults = match &op.kind {
+        OpKind::Gather { .. } => Some(fr.faults(&f.ty(op.operands[1]).shape)),
+        _ => None,
+    };
     let mut problem = None;
-    let grid = walk(&mut fr, &shape, |fr, p| match value(fr, op, p) {
+    let grid = walk(&mut fr, &shape, |fr, p| match value(fr, op, p, faults) {
         Ok(v) => store_result(fr, &result, p, v, None),
         Err(e) => problem = Some(e),
     });
@@ -45,7 +49,7 @@ pub fn build(m: &Module, f: &Func, op: &Op) -> Result<Launched> {
 }
 
 /// The element at `p` of the result, in its compute type.
-fn value(fr: &mut Frame, op: &Op, p: &Position) -> Result<Value> {
+fn value(fr: &mut Frame, op: &Op, p: &Position, faults: Option<Value>) -> Result<Value> {
     let x = fr.operands.first().cloned();
     let here = |fr: &mut Frame, at: Vec<Value>| {
         let t = fr.operands[0].clone();
@@ -84,7 +88,7 @@ fn value(fr: &mut Frame, op: &Op, p: &Position) -> Result<Value> {
             pad(fr, &x, lo, f64::from_bits(*value), p)
         }
         OpKind::Concat { axis } => concat(fr, *axis, p),
-        OpKind::Gather { axis } => gather(fr, *axis, p),
+        OpKind::Gather { axis } => gather(fr, *axis, p, faults),
         other => return Err(internal(format!("`{}` moves no elements", other.name()))),
     })
 }
@@ -152,27 +156,45 @@ fn concat(fr: &mut Frame, axis: usize, p: &Position) -> Value {
     chosen.unwrap_or(begin)
 }
 
-fn gather(fr: &mut Frame, axis: usize, p: &Position) -> Value {
+fn gather(fr: &mut Frame, axis: usize, p: &Position, faults: Option<Value>) -> Value {
     let (data, indices) = (fr.operands[0].clone(), fr.operands[1].clone());
     let rank = indices.ty.shape.len();
     let which = Position {
         shape: indices.ty.shape.clone(),
         at: p.at[axis..axis + rank].to_vec(),
     };
-    let i = offset(fr, &indices.ty.shape, &which);
-    let i = load_plain_if(&mut fr.k, indices.codes, indices.ty.elem.storage(), i, None);
+    let position = offset(fr, &indices.ty.shape, &which);
+    let d = indices.ty.elem.storage();
+    let given = load_plain_if(&mut fr.k, indices.codes, d, position, None);
     let n = fr.dim(&data.ty.shape[axis]);
     let n = fr.k.cvt(n, DType::I64);
     let zero = fr.k.i64(0);
-    let negative = fr.k.lt(i, zero);
-    let wrapped = fr.k.add(i, n);
-    let i = fr.k.select(negative, wrapped, i);
+    let negative = fr.k.lt(given, zero);
+    let wrapped = fr.k.add(given, n);
+    let i = fr.k.select(negative, wrapped, given);
     let from_zero = fr.k.cmp(Cmp::Ge, i, zero);
     let below = fr.k.lt(i, n);
     let inside = fr.k.and(from_zero, below);
+    if let Some(faults) = faults {
+        let outside = fr.k.not(inside);
+        fr.when(outside, |fr| report(fr, faults, position, given));
+    }
     let i = fr.k.cvt(i, DType::U32);
     let mut at = p.at[..axis].to_vec();
     at.push(i);
     at.extend(&p.at[axis + rank..]);
     load_at(fr, &data, at, Some(inside))
+}
+
+/// Lowers the fault words to an index and its position, if none before it was reported.
+fn report(fr: &mut Frame, faults: Value, position: Value, index: Value) {
+    let k = &mut fr.k;
+    let (position, index) = (k.cvt(position, DType::U64), k.cvt(index, DType::U64));
+    let first = k.shl_imm(position, 32);
+    let (upper, lower) = (k.shr_imm(index, 32), k.and_imm(index, i64::from(u32::MAX)));
+    let one = k.i64(1);
+    for (word, half) in [(faults, upper), (k.ptr_add(faults, one), lower)] {
+        let v = k.or(first, half);
+        k.atomic(AtomicOp::Min, Order::Relaxed, Scope::Gpu, word, v);
+    }
 }

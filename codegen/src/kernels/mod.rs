@@ -16,10 +16,11 @@ pub mod window;
 
 use crate::lower::frame::{Launched, internal};
 use crate::target::Target;
+use qcc_ir::DimExpr;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::expr::{Expr, Node};
 use qcc_ir::graph::{Func, Module, Op, OpKind, ScaleType, TensorType};
-use qcc_ir::plan::Guard;
+use qcc_ir::plan::{Guard, VendorGemm};
 
 /// What serves an op at run time.
 #[derive(Debug)]
@@ -32,13 +33,18 @@ pub enum Served {
     Choices(Vec<Candidate>),
 }
 
-/// Kernels that serve an op for some sizes.
-#[derive(Debug)]
+/// What serves an op for some sizes.
+#[derive(Debug, Default)]
 pub struct Candidate {
-    /// Architecture beyond the target's portable one that the kernels need.
+    /// What it needs of a device beyond the target's portable instructions: an architecture, or the
+    /// vendor's library.
     pub requires: Option<&'static str>,
     /// Conditions on the sizes; all must hold.
     pub when: Vec<Guard>,
+    /// A product of the vendor's library, before the kernels.
+    pub vendor: Option<VendorGemm>,
+    /// Memory that lasts from the first action to the last: a name and its bytes.
+    pub scratch: Option<(String, DimExpr)>,
     /// Kernels, in order.
     pub launches: Vec<Launched>,
 }

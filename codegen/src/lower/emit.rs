@@ -5,7 +5,7 @@
 //! Constants must be stored weights of the plan: a caller gives listed and splat weights bytes
 //! first. Splats that are ops need nothing, they are numbers in the kernels.
 
-use super::section::lower;
+use super::section::{LowerOptions, lower};
 use crate::legalize::legalize;
 use crate::ptx::{Arch, PtxVersion, emit};
 use crate::target::{Machine, Target};
@@ -27,11 +27,24 @@ pub fn emit_section(
     module: &str,
     target: &Target,
 ) -> Result<(TargetSection, BTreeMap<String, String>), Vec<Diagnostic>> {
+    emit_section_with(m, module, target, LowerOptions::default())
+}
+
+/// As [`emit_section`], with options.
+///
+/// # Errors
+/// As [`emit_section`].
+pub fn emit_section_with(
+    m: &Module,
+    module: &str,
+    target: &Target,
+    options: LowerOptions,
+) -> Result<(TargetSection, BTreeMap<String, String>), Vec<Diagnostic>> {
     let Machine::Gpu(sm) = target.machine else {
         let text = format!("{} is no GPU target", target.name);
         return Err(vec![Diagnostic::error(612, Class::Internal, text)]);
     };
-    let section = lower(m, target)?;
+    let section = lower(m, target, options)?;
     let mut texts = BTreeMap::new();
     let mut kernels = Vec::new();
     let mut version = PtxVersion(0);

@@ -344,6 +344,21 @@ impl Frame {
         self.k.param(&name, Ty::TensorMap)
     }
 
+    /// A parameter that points to memory between the actions of a step, which the kernel reads.
+    pub fn scratch(&mut self, arg: Arg, elem: DType) -> Value {
+        self.pointer(arg, elem, false)
+    }
+
+    /// A parameter that points to the step's fault words, of the least `position`s among at most
+    /// 2³²: the launch is limited to those.
+    pub fn faults(&mut self, positions: &[DimExpr]) -> Value {
+        self.limits.push(Limit {
+            size: DimExpr::product(positions),
+            most: u64::from(u32::MAX),
+        });
+        self.pointer(Arg::Faults, DType::U64, true)
+    }
+
     /// Ends the kernel.
     ///
     /// # Errors

@@ -12,5 +12,5 @@ pub mod section;
 pub mod steps;
 pub mod store;
 
-pub use emit::emit_section;
-pub use section::{Section, lower};
+pub use emit::{emit_section, emit_section_with};
+pub use section::{LowerOptions, Section, lower};

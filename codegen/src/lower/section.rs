@@ -3,6 +3,7 @@
 use super::frame::{Launched, Limit, internal};
 use super::places::{Part, Place, part_name, place, root};
 use crate::arena::{Layout, Request, plan};
+use crate::kernels::gemm::vendor;
 use crate::kernels::{Candidate, Served, build, unsupported};
 use crate::target::Target;
 use qcc_ir::diag::{Diagnostic, Result};
@@ -23,13 +24,26 @@ pub struct Section {
     pub arena: Layout,
     /// By position, the name under which launches write each output.
     pub outputs: Vec<String>,
+    /// Names and bytes of memory within steps.
+    scratch: Vec<(String, DimExpr)>,
+}
+
+/// What a lowering may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LowerOptions {
+    /// Products of the vendor's library, where it is at least as good a guess as our kernels.
+    pub vendor_gemm: bool,
 }
 
 /// Lowers the entry function for a GPU target.
 ///
 /// # Errors
 /// Every op that no kernel serves, each with its reason.
-pub fn lower(m: &Module, target: &Target) -> std::result::Result<Section, Vec<Diagnostic>> {
+pub fn lower(
+    m: &Module,
+    target: &Target,
+    options: LowerOptions,
+) -> std::result::Result<Section, Vec<Diagnostic>> {
     let Some(f) = m.funcs.first() else {
         return Err(vec![internal("the module has no function")]);
     };
@@ -39,6 +53,7 @@ pub fn lower(m: &Module, target: &Target) -> std::result::Result<Section, Vec<Di
         steps: Vec::new(),
         arena: plan(m, &[]),
         outputs,
+        scratch: Vec::new(),
     };
     let mut errors = Vec::new();
     for (_, op) in f.ops() {
@@ -47,19 +62,26 @@ pub fn lower(m: &Module, target: &Target) -> std::result::Result<Section, Vec<Di
             Ok(Served::Nothing) => {}
             Ok(Served::Kernels(launches)) => {
                 let way = Candidate {
-                    requires: None,
-                    when: Vec::new(),
                     launches,
+                    ..Candidate::default()
                 };
                 errors.extend(s.step(m, &f, op, vec![way]).err());
             }
-            Ok(Served::Choices(all)) => errors.extend(s.step(m, &f, op, all).err()),
+            Ok(Served::Choices(mut all)) => {
+                if options.vendor_gemm {
+                    match vendor::candidate(m, &f, op, target) {
+                        Ok(way) => all.splice(0..0, way).for_each(drop),
+                        Err(e) => errors.push(e.or_at(op.loc.to_string())),
+                    }
+                }
+                errors.extend(s.step(m, &f, op, all).err());
+            }
         }
     }
     if !errors.is_empty() {
         return Err(errors);
     }
-    s.arena = arena(m, &f, &s.steps, &s.outputs).map_err(|e| vec![e])?;
+    s.arena = arena(m, &f, &s).map_err(|e| vec![e])?;
     Ok(s)
 }
 
@@ -75,12 +97,18 @@ impl Section {
             for l in way.launches.iter().flat_map(|l| &l.limits) {
                 limit(m, &mut when, l).map_err(|e| e.or_at(op.loc.to_string()))?;
             }
+            self.scratch.extend(way.scratch);
+            let product = way.vendor.map(|g| Action::Vendor(Box::new(g)));
             let launches = way.launches.iter();
             run.push(Choice {
                 requires: way.requires.map(str::to_string),
                 when,
-                actions: launches
-                    .map(|l| Action::Launch(launch(&mut self.kernels, op.kind.name(), l)))
+                actions: product
+                    .into_iter()
+                    .chain(
+                        launches
+                            .map(|l| Action::Launch(launch(&mut self.kernels, op.kind.name(), l))),
+                    )
                     .collect(),
             });
         }
@@ -198,9 +226,11 @@ fn bytes(f: &Func, v: ValueId, part: Part) -> DimExpr {
     }
 }
 
-/// Plans memory for every value that a step writes and that is neither input nor output.
-fn arena(m: &Module, f: &Func, steps: &[Step], outputs: &[String]) -> Result<Layout> {
-    let mut sizes: HashMap<String, DimExpr> = HashMap::new();
+/// Plans memory for every value that a step writes and that is neither input nor output, and for
+/// what lasts within a step.
+fn arena(m: &Module, f: &Func, s: &Section) -> Result<Layout> {
+    let (steps, outputs) = (&s.steps, &s.outputs);
+    let mut sizes: HashMap<String, DimExpr> = s.scratch.iter().cloned().collect();
     let values = f.ops.iter().flat_map(|o| &o.results);
     for r in values.filter(|r| root(f, **r) == **r) {
         for part in [Part::Codes, Part::Scale, Part::Zero] {
@@ -235,17 +265,10 @@ fn arena(m: &Module, f: &Func, steps: &[Step], outputs: &[String]) -> Result<Lay
     Ok(plan(m, &requests))
 }
 
-/// The values that a step's launches mention.
+/// The values that a step's actions mention.
 fn names(s: &Step) -> impl Iterator<Item = &str> {
-    let launches = s
-        .run
-        .iter()
-        .flat_map(|c| &c.actions)
-        .filter_map(|a| match a {
-            Action::Launch(l) => Some(l),
-            _ => None,
-        });
-    launches.flat_map(|l| &l.args).filter_map(|a| match a {
+    let actions = s.run.iter().flat_map(|c| &c.actions);
+    actions.flat_map(Action::args).filter_map(|a| match a {
         Arg::Value(n) => Some(n.as_str()),
         _ => None,
     })
@@ -281,7 +304,7 @@ mod tests {
             v = b.binary(BinaryFn::Add, v, x).unwrap();
         }
         let m = b.finish_module([("y", v)]);
-        let s = lower(&m, Target::find("sm_80").unwrap()).unwrap();
+        let s = lower(&m, Target::find("sm_80").unwrap(), LowerOptions::default()).unwrap();
         assert_eq!((s.steps.len(), s.kernels.len()), (9, 3));
         assert_eq!(s.arena.bytes.to_string(), "512*((128*n + 255)//256)");
     }

@@ -47,6 +47,7 @@ struct Device<'a> {
     memory: Memory,
     values: BTreeMap<String, DevPtr>,
     weights: BTreeMap<String, DevPtr>,
+    faults: DevPtr,
 }
 
 impl Device<'_> {
@@ -63,6 +64,7 @@ impl Device<'_> {
                 assert_eq!(layout, "row-major");
                 SimArg::Ptr(self.weights[name])
             }
+            Arg::Faults => SimArg::Ptr(self.faults),
             Arg::Dim { expr, dtype } => {
                 let v = size(expr, self.sizes, self.m);
                 match dtype {
@@ -115,12 +117,16 @@ pub(crate) fn simulate(m: &Module, target: &str, inputs: &[Tensor]) -> Vec<Tenso
     let sizes = bind_inputs(m, f, &inputs.iter().collect::<Vec<_>>()).unwrap();
     let (section, texts) =
         emit_section(m, "main", Target::find(target).unwrap()).unwrap_or_else(|e| panic!("{e:?}"));
+    let mut memory = Memory::new();
+    let faults = memory.alloc(16).unwrap();
+    memory.write(faults, &[0xff; 16]).unwrap();
     let mut d = Device {
         m,
         sizes: &sizes,
-        memory: Memory::new(),
+        memory,
         values: BTreeMap::new(),
         weights: BTreeMap::new(),
+        faults,
     };
     for (v, t) in f.params.iter().zip(inputs) {
         let p = d.put(t.bytes());
@@ -161,6 +167,9 @@ pub(crate) fn simulate(m: &Module, target: &str, inputs: &[Tensor]) -> Vec<Tenso
         );
     }
     launch_all(&mut d, &section, &texts);
+    let mut words = [0; 16];
+    d.memory.read(faults, &mut words).unwrap();
+    assert_eq!(words, [0xff; 16], "an index was found outside of its table");
     section
         .outputs
         .iter()

@@ -1,6 +1,8 @@
 //! Whether what a kernel wrote is what the evaluator says.
 //!
-//! Integers and truth values must be equal. Floats may differ by a relative Frobenius error of
+//! Integers and truth values must be equal, and so must sums of products of integer codes: what is
+//! left of them after scales, bias and other arithmetic may differ by one unit in the last place of
+//! the result's format, its codes not at all. Other floats may differ by a relative Frobenius error of
 //! 1e-3 over the tensor, and a number, an infinity and a NaN must each stay what they are. Codes
 //! of a quantized result may lie one step beside the evaluator's where a float beneath them lies
 //! at a boundary: at most one code in a hundred. Where the tensor core truncates its sums, 8-bit
@@ -41,6 +43,8 @@ pub(super) fn compare(
         let want = &e.tensor;
         let got = Tensor::from_bytes(want.dtype(), want.dims(), got).map_err(|d| d.to_string())?;
         let error = match e.quant {
+            Some(_) if e.exact && !want.dtype().is_float() => integers(&got, want),
+            None if e.exact && want.dtype().is_float() => last_place(&got, want),
             Some(_) if truncated && want.dtype().is_float() => {
                 floats(&got, want, TOLERANCE_OF_CODES)
             }
@@ -60,6 +64,42 @@ fn integers(got: &Tensor, want: &Tensor) -> Result<f64, String> {
         Some(i) => Err(format!("[{i}] is {}, the evaluator says {}", g[i], w[i])),
         None => Ok(0.0),
     }
+}
+
+/// Neighbours in their format, or equal; gives the relative error of all.
+fn last_place(got: &Tensor, want: &Tensor) -> Result<f64, String> {
+    let error = floats(got, want, f64::INFINITY)?;
+    let (g, w) = (order(got)?, order(want)?);
+    match g.iter().zip(&w).position(|(g, w)| g.abs_diff(*w) > 1) {
+        None => Ok(error),
+        Some(i) => {
+            let (x, y) = (real(got)?[i], real(want)?[i]);
+            let apart = g[i].abs_diff(w[i]);
+            Err(format!(
+                "[{i}] is {x}, the evaluator says {y}: {apart} units in the last place"
+            ))
+        }
+    }
+}
+
+/// The position of each float among the numbers of its format; all NaNs have one.
+fn order(t: &Tensor) -> Result<Vec<i64>, String> {
+    let (bytes, infinity) = match t.dtype() {
+        DType::F16 => (2, 0x7c00),
+        DType::BF16 => (2, 0x7f80),
+        DType::F32 => (4, 0x7f80_0000),
+        other => return Err(format!(" has floats of {other}")),
+    };
+    let sign = 1i64 << (8 * bytes - 1);
+    let place = |b: &[u8]| {
+        let bits = b.iter().rev().fold(0i64, |v, b| v << 8 | i64::from(*b));
+        match (bits & sign, bits & (sign - 1)) {
+            (_, size) if size > infinity => i64::MAX,
+            (0, size) => size,
+            (_, size) => -size,
+        }
+    };
+    Ok(t.bytes().chunks(bytes).map(place).collect())
 }
 
 fn floats(got: &Tensor, want: &Tensor, tolerance: f64) -> Result<f64, String> {
@@ -146,6 +186,16 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn judged(dtype: DType, quant: bool, got: &[u8], want: &[u8]) -> Result<f64, String> {
+        judged_as(false, dtype, quant, got, want)
+    }
+
+    fn judged_as(
+        exact: bool,
+        dtype: DType,
+        quant: bool,
+        got: &[u8],
+        want: &[u8],
+    ) -> Result<f64, String> {
         let n = want.len() as u64 * 8 / u64::from(dtype.bits());
         let expected = Expected {
             name: "y".into(),
@@ -154,6 +204,7 @@ mod tests {
                 qcc_ir::graph::QuantType::symmetric(dtype, qcc_ir::format::BlockShape::tensor(1))
             }),
             scale: false,
+            exact,
         };
         let trial = Trial {
             values: BTreeMap::from([("y".to_string(), got.to_vec())]),
@@ -180,6 +231,29 @@ mod tests {
         );
         assert!(of([1.0, -2.0, 0.0, f32::INFINITY]).is_err());
         assert!(of([1.0, -2.0, nan, 3e38]).is_err());
+    }
+
+    #[test]
+    fn exact_sums_by_units_in_the_last_place() {
+        let of = |got: u16, want: u16| {
+            judged_as(
+                true,
+                DType::F16,
+                false,
+                &got.to_le_bytes(),
+                &want.to_le_bytes(),
+            )
+        };
+        for (got, want) in [(0x3c00, 0x3c01), (0x8000, 0x0001), (0x7e00, 0xfe01)] {
+            assert!(of(got, want).is_ok(), "{got:x} for {want:x}");
+        }
+        let two = of(0x3c00, 0x3c02).unwrap_err();
+        assert!(two.contains("2 units in the last place"), "{two}");
+        // Beside the largest number lies infinity, which is no number.
+        assert!(of(0x7c00, 0x7bff).is_err() && of(0x7e00, 0x7c00).is_err());
+        let far = judged_as(true, DType::F32, false, &bytes(&[-1.0]), &bytes(&[1.0]));
+        assert!(far.is_err());
+        assert!(judged_as(true, DType::I8, true, &[1, 3], &[1, 2]).is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod values;
 use qcc_ir::bind::Sizes;
 use qcc_ir::diag::{Diagnostic, Result};
 use qcc_ir::graph::Symbol;
-use qcc_runtime::{Counters, PlanFile, TrialOptions, Trials};
+use qcc_runtime::{Counters, Extras, PlanFile, TrialOptions, Trials};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use subject::Subject;
@@ -59,10 +59,12 @@ const SIZES: [[u64; 2]; 9] = [
 /// When the plan has no such section, or the section contradicts itself; a kernel that fails is
 /// no error but a verdict.
 pub fn verify(file: Arc<PlanFile>, target: &str, threads: usize) -> Result<Vec<Verdict>> {
-    let trials = Trials::new(file.clone(), target)?;
-    // What a chip with instructions of its own never launches, newer chips do.
-    let portable = Trials::portable(file, target)?;
-    let ways = distinct_ways(&trials);
+    // What a chip with a library and instructions of its own never launches, others do.
+    let chips = [Extras::All, Extras::Instructions, Extras::Nothing]
+        .map(|extras| Trials::new(file.clone(), target, extras));
+    let [all, instructions, nothing] = chips;
+    let chips = [all?, instructions?, nothing?];
+    let ways = distinct_ways(&chips[0]);
     let next = AtomicUsize::new(0);
     let done: Mutex<Vec<(usize, Vec<Verdict>)>> = Mutex::default();
     let work = || {
@@ -71,8 +73,9 @@ pub fn verify(file: Arc<PlanFile>, target: &str, threads: usize) -> Result<Vec<V
             let Some((op, kernels)) = ways.get(at) else {
                 return;
             };
-            let never = reached(&trials, op, kernels).is_ok_and(|sizes| sizes.is_empty());
-            let trials = if never { &portable } else { &trials };
+            let never = |t: &&Trials| reached(t, op, kernels).is_ok_and(|s| s.is_empty());
+            let chip = chips.iter().find(|t| !never(t));
+            let trials = chip.unwrap_or(&chips[0]);
             let verdicts = judge_way(trials, op, kernels);
             let mut all = done.lock().unwrap_or_else(PoisonError::into_inner);
             all.push((at, verdicts));
@@ -140,7 +143,7 @@ fn run_cases(
     for (schedule, truncate) in [(0, false), (1, false), (7, true)] {
         cases.push((first, Fill::Random, schedule, truncate));
     }
-    for fill in [Fill::Zeros, Fill::Huge, Fill::NotANumber] {
+    for fill in [Fill::Zeros, Fill::Huge, Fill::NotANumber, Fill::Outside] {
         cases.push((first, fill, 0, false));
     }
     for s in rest {
@@ -156,7 +159,7 @@ fn run_cases(
             .and_then(|s| s.case(fill))
             .map_err(|d| place(d.to_string()))?;
         let Some(case) = case else {
-            v.refused += 1;
+            v.refused += usize::from(fill != Fill::Outside);
             continue;
         };
         let options = TrialOptions::new(schedule, truncate);
@@ -164,6 +167,12 @@ fn run_cases(
         let trial = trial.map_err(|d| place(d.message().to_string()))?;
         if counters.is_empty() {
             counters.extend(trial.launches.iter().cloned());
+        }
+        if trial.outside != case.outside {
+            let (got, want) = (trial.outside, case.outside);
+            return Err(place(format!(
+                "the index {got:?} is reported, not {want:?}"
+            )));
         }
         let error = judge::compare(&case.expected, &trial, truncate).map_err(place)?;
         v.error = v.error.max(error);

@@ -8,6 +8,8 @@ use qcc_codegen::lower::places::{Part, part_name, root, static_param};
 use qcc_ir::bind::Sizes;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::eval::eval_op;
+use qcc_ir::expr::{BinaryFn, Node, UnaryFn};
+use qcc_ir::format::{Block, decode_slice_i64};
 use qcc_ir::graph::{Func, Module, OpKind, QuantType, ScaleType, TensorType, ValueId};
 use qcc_ir::{Bundle, DType, Tensor};
 use std::collections::BTreeMap;
@@ -18,7 +20,10 @@ use super::values::{Fill, index, number, scales};
 pub(super) struct Case {
     /// Memory by name.
     pub(super) given: BTreeMap<String, Vec<u8>>,
+    /// Nothing if the kernel must report an index instead.
     pub(super) expected: Vec<Expected>,
+    /// The index outside of its table that must be reported.
+    pub(super) outside: Option<i64>,
 }
 
 /// One result.
@@ -29,6 +34,8 @@ pub(super) struct Expected {
     pub(super) quant: Option<QuantType>,
     /// Whether the tensor holds the scales of a result.
     pub(super) scale: bool,
+    /// Whether it comes from sums of integers by arithmetic alone, which every device rounds alike.
+    pub(super) exact: bool,
 }
 
 /// An op at given sizes.
@@ -98,6 +105,13 @@ impl<'m> Subject<'m> {
         }
         let types: Vec<&TensorType> = self.operands.iter().map(|v| self.f.ty(*v)).collect();
         let results: Vec<&TensorType> = self.results.iter().map(|(_, v)| self.f.ty(*v)).collect();
+        if let Fill::Outside = fill {
+            return Ok(self.reported(&operands)?.map(|index| Case {
+                given: made.given,
+                expected: Vec::new(),
+                outside: Some(index),
+            }));
+        }
         let given: Vec<&Bundle> = operands.iter().collect();
         let found = eval_op(self.m, &self.kind, &given, &types, &results, &self.sizes);
         let found = match found {
@@ -105,6 +119,7 @@ impl<'m> Subject<'m> {
             Err(d) if d.class() == Class::Input => return Ok(None),
             Err(d) => return Err(d),
         };
+        let exact = exact_sums(&self.kind, &types);
         let mut expected = Vec::new();
         for ((name, v), bundle) in self.results.iter().zip(found) {
             let quant = self.f.ty(*v).elem.quant().cloned();
@@ -116,6 +131,7 @@ impl<'m> Subject<'m> {
                     tensor: scale,
                     quant: None,
                     scale: true,
+                    exact: false,
                 });
             }
             expected.push(Expected {
@@ -123,12 +139,29 @@ impl<'m> Subject<'m> {
                 tensor: bundle.codes,
                 quant,
                 scale: false,
+                exact,
             });
         }
         Ok(Some(Case {
             given: made.given,
             expected,
+            outside: None,
         }))
+    }
+
+    /// The first index that lies outside of its table; none for an op without indices.
+    fn reported(&self, operands: &[Bundle]) -> Result<Option<i64>> {
+        let (Some(n), Some(indices)) = (self.role(1)?, operands.get(1)) else {
+            return Ok(None);
+        };
+        let mut values = vec![0i64; indices.codes.numel()];
+        let (d, bytes) = (indices.codes.dtype(), indices.codes.bytes());
+        decode_slice_i64(d, bytes, &mut values).map_err(|e| {
+            let text = format!("indices of {d}: {e}");
+            Diagnostic::error(917, Class::Internal, text)
+        })?;
+        let n = i64::try_from(n).unwrap_or(i64::MAX);
+        Ok(values.into_iter().find(|i| *i < -n || *i >= n))
     }
 
     /// The number of entries that an operand chooses among, if it is an index.
@@ -184,7 +217,7 @@ impl<'m> Subject<'m> {
         made.seed += 1;
         let dims = self.sizes.dims(ty)?;
         let codes = match entries {
-            Some(n) => index(made.seed, ty.elem.storage(), &dims, n)?,
+            Some(n) => index(made.seed, ty.elem.storage(), &dims, n, fill)?,
             None => number(made.seed, &ty.elem, &dims, fill)?,
         };
         let name = part_name(self.f, r, Part::Codes);
@@ -225,4 +258,33 @@ impl<'m> Subject<'m> {
         made.given.insert(name, t.bytes().to_vec());
         Ok(t)
     }
+}
+
+/// Whether an op sums products of integer codes exactly and does nothing to the sums but arithmetic:
+/// special functions have errors of their own.
+fn exact_sums(kind: &OpKind, operands: &[&TensorType]) -> bool {
+    let rows = match (kind, operands) {
+        (OpKind::Linear { .. }, [x, ..]) => x.rank().saturating_sub(1),
+        (OpKind::Conv { .. }, _) => 0,
+        _ => return false,
+    };
+    let codes = |t: &TensorType, rows: usize| {
+        t.elem.quant().is_some_and(|q| {
+            let (outer, inner) = q.block.0.split_at(rows.min(q.block.0.len()));
+            let by_row = inner.iter().all(|b| *b == Block::All)
+                && outer.iter().all(|b| *b == Block::Fixed(1));
+            q.storage.is_int() && (q.block.is_tensor() || by_row)
+        })
+    };
+    let arithmetic = |n: &Node| match n {
+        Node::Unary(f, _) => {
+            use UnaryFn::*;
+            matches!(f, Neg | Abs | Relu | Sqrt | Recip)
+        }
+        Node::Binary(f, ..) => !matches!(f, BinaryFn::Pow | BinaryFn::Mod),
+        _ => true,
+    };
+    codes(operands[0], rows)
+        && codes(operands[1], 1)
+        && kind.expr().is_none_or(|e| e.nodes.iter().all(arithmetic))
 }

@@ -21,6 +21,8 @@ pub(super) enum Fill {
     NotANumber,
     /// Positive floats.
     Scales,
+    /// As random, and some indices that lie outside of their table.
+    Outside,
 }
 
 impl fmt::Display for Fill {
@@ -31,6 +33,7 @@ impl fmt::Display for Fill {
             Fill::Huge => "huge values",
             Fill::NotANumber => "values with NaN",
             Fill::Scales => "scales",
+            Fill::Outside => "indices outside of their table",
         })
     }
 }
@@ -112,17 +115,29 @@ fn range(elem: &Elem) -> (i64, i64) {
     }
 }
 
-/// Indices of any of `entries`.
+/// Indices of any of `entries`, or such as lie outside from the middle of the tensor on.
 ///
 /// # Errors
 /// As [`number`].
-pub(super) fn index(seed: u64, dtype: DType, dims: &[u64], entries: u64) -> Result<Tensor> {
+pub(super) fn index(
+    seed: u64,
+    dtype: DType,
+    dims: &[u64],
+    entries: u64,
+    fill: Fill,
+) -> Result<Tensor> {
     let mut t = Tensor::zeros(dtype, dims)?;
     let last = entries.saturating_sub(1) as f64;
     let at = |x: f64| (last * (x / 6.0).abs().min(1.0)).round() as i64;
     let mut values: Vec<i64> = normal(seed, 1.0, t.numel()).into_iter().map(at).collect();
     if let Some(v) = values.last_mut() {
         *v = last as i64;
+    }
+    if let Fill::Outside = fill {
+        let middle = values.len() / 2;
+        let outside = [entries as i64, -1 - entries as i64];
+        let all = values[middle..].iter_mut().zip(outside.iter().cycle());
+        all.for_each(|(v, outside)| *v = *outside);
     }
     encode_slice_i64(dtype, &values, t.bytes_mut()).map_err(cannot)?;
     Ok(t)

@@ -1,7 +1,7 @@
 //! Moving elements: every layout op is a gather of source positions.
 
 use super::value::{Array, Nums, internal};
-use crate::diag::{Class, Diagnostic, Result};
+use crate::diag::{Class, Diagnostic, Result, index_outside};
 
 /// Row-major strides.
 pub(super) fn strides(dims: &[usize]) -> Vec<usize> {
@@ -192,13 +192,7 @@ pub(super) fn gather(data: &Array, idx: &Array, axis: usize) -> Result<Array> {
             usize::try_from(j)
                 .ok()
                 .filter(|j| *j < extent)
-                .ok_or_else(|| {
-                    Diagnostic::error(
-                        509,
-                        Class::Input,
-                        format!("index {i} lies outside the {extent} entries of dimension {axis}"),
-                    )
-                })
+                .ok_or_else(|| index_outside(*i, axis, extent as u64))
         })
         .collect::<Result<_>>()?;
     let dims = [

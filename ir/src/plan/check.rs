@@ -149,7 +149,7 @@ impl Plan {
                         return bad(format!("no weight `{name}` in layout `{layout}`"));
                     }
                 }
-                Arg::Dim { .. } => {}
+                Arg::Dim { .. } | Arg::Faults => {}
                 Arg::TensorMap { of, .. } => match &**of {
                     Arg::Value(_) | Arg::Weight { .. } => {
                         self.validate_args(section, std::iter::once(&**of))?;

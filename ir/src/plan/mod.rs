@@ -28,7 +28,8 @@ use crate::DType;
 
 pub use describe::{Interface, step_names};
 pub use section::{
-    Action, Arena, Arg, Buffer, Choice, Guard, Kernel, Launch, Step, TargetSection, VendorGemm,
+    Action, Arena, Arg, Buffer, Choice, Guard, Kernel, Launch, Step, TargetSection, VENDOR,
+    VendorGemm,
 };
 
 /// The version of the plan format: `major.minor`.

@@ -74,7 +74,7 @@ impl Step {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Choice {
-    /// Capability beyond the section's target, such as `sm_90a`.
+    /// What it needs beyond the section's target: an architecture such as `sm_90a`, or [`VENDOR`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requires: Option<String>,
     /// Conditions on the sizes of this run; all must hold.
@@ -83,6 +83,9 @@ pub struct Choice {
     /// What to do, in order.
     pub actions: Vec<Action>,
 }
+
+/// The name by which a [`Choice`] requires the vendor's library (cuBLASLt).
+pub const VENDOR: &str = "cublaslt";
 
 /// `min <= expr <= max`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +109,31 @@ pub enum Action {
     Launch(Launch),
     /// A matrix product of the vendor's library.
     Vendor(Box<VendorGemm>),
+}
+
+impl Action {
+    /// What it is given: for a tensor map, what the map describes.
+    pub fn args(&self) -> Vec<&Arg> {
+        let args: Vec<&Arg> = match self {
+            Action::Cpu => Vec::new(),
+            Action::Launch(l) => l.args.iter().collect(),
+            Action::Vendor(g) => {
+                let optional = [&g.a_scale, &g.b_scale, &g.bias].into_iter().flatten();
+                [&g.a, &g.b, &g.d].into_iter().chain(optional).collect()
+            }
+        };
+        args.into_iter().map(Arg::beneath).collect()
+    }
+}
+
+impl Arg {
+    /// What a tensor map describes; another argument is itself.
+    fn beneath(&self) -> &Arg {
+        match self {
+            Arg::TensorMap { of, .. } => of,
+            plain => plain,
+        }
+    }
 }
 
 /// A kernel launch; sizes are dimension expressions.
@@ -168,6 +196,11 @@ pub enum Arg {
         /// Width in bytes of the shared-memory swizzle: 0, 32, 64 or 128.
         swizzle: u32,
     },
+    /// Address of the step's two fault words, of 64 bits each. All bits are set before a run; a
+    /// kernel that finds an index outside of its table lowers both to the minimum of what they
+    /// hold and the index's position in its tensor (upper 32 bits) beside, in the first word, the
+    /// upper and, in the second, the lower half of the index.
+    Faults,
 }
 
 /// `D = alpha * A B^T` with an epilogue, run by the vendor's library (cuBLASLt).
@@ -201,6 +234,9 @@ pub struct VendorGemm {
     /// Bias along the columns, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bias: Option<Arg>,
+    /// Whether the tanh form of GELU is applied at the end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gelu: bool,
     /// Bytes of workspace that the library may use.
     pub workspace: u64,
 }

@@ -235,6 +235,7 @@ impl Numbers<'_> {
             a_scale: g.a_scale,
             b_scale: g.b_scale,
             bias: g.bias,
+            gelu: g.gelu,
             workspace: (Place::Workspace, g.workspace),
         }))
     }
@@ -276,6 +277,7 @@ impl Addresses<'_> {
                 a_scale: g.a_scale.map(at),
                 b_scale: g.b_scale.map(at),
                 bias: g.bias.map(at),
+                gelu: g.gelu,
                 workspace: (at(g.workspace.0), g.workspace.1),
             }),
         };

@@ -75,8 +75,8 @@ pub(crate) struct TensorMapNumbers<A> {
     pub(crate) swizzle: u32,
 }
 
-/// `D[m, n] = a_scale · b_scale · A[m, k] B[n, k]ᵀ + bias[n]`, all row-major. `A` is where a tensor
-/// begins. The scales are one f32 each; the bias has the type of the result.
+/// `D[m, n] = gelu?(a_scale · b_scale · A[m, k] B[n, k]ᵀ + bias[n])`, all row-major. `A` is where a
+/// tensor begins. The scales are one f32 each; the bias has the type of the result.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct GemmNumbers<A> {
     pub(crate) m: u64,
@@ -92,6 +92,8 @@ pub(crate) struct GemmNumbers<A> {
     pub(crate) a_scale: Option<A>,
     pub(crate) b_scale: Option<A>,
     pub(crate) bias: Option<A>,
+    /// Whether the tanh form of GELU is applied at the end.
+    pub(crate) gelu: bool,
     /// Memory that the library may use, and its size in bytes.
     pub(crate) workspace: (A, u64),
 }

@@ -5,6 +5,7 @@
 //! commands of a recording into something that is replayed (a CUDA graph).
 
 use qcc_ir::diag::Result;
+use qcc_ir::plan::VENDOR;
 
 pub(crate) use super::command::{
     Address, ArgBytes, Command, GemmNumbers, LaunchNumbers, TensorMapNumbers, Work,
@@ -17,11 +18,17 @@ pub(crate) struct Capability {
     pub(crate) sm: u32,
     /// Whether instructions of exactly this architecture (`sm_90a`) run.
     pub(crate) specific: bool,
+    /// Whether the vendor's library of matrix products is there.
+    pub(crate) vendor: bool,
 }
 
 impl Capability {
-    /// Whether code for an architecture such as `sm_80` or `sm_90a` runs.
+    /// Whether a way to run a step that requires this may be taken: code for an architecture such as
+    /// `sm_80` or `sm_90a`, or the vendor's library.
     pub(crate) fn runs(&self, arch: &str) -> bool {
+        if arch == VENDOR {
+            return self.vendor;
+        }
         let Some(name) = arch.strip_prefix("sm_") else {
             return false;
         };
@@ -36,8 +43,8 @@ impl Capability {
 
 /// A device. Its methods may be called from several threads at once.
 pub(crate) trait Driver: Send + Sync {
-    /// The chip.
-    fn capability(&self) -> Capability;
+    /// The chip; the vendor's library is looked for only if it is of interest.
+    fn capability(&self, vendor: bool) -> Capability;
 
     /// Allocates memory that starts at a multiple of 256; `bytes` is never 0.
     ///
@@ -134,7 +141,12 @@ mod tests {
 
     #[test]
     fn architectures_run_on_newer_chips_and_specific_ones_on_their_own() {
-        let chip = |sm, specific| Capability { sm, specific };
+        let chip = |sm, specific| Capability {
+            sm,
+            specific,
+            vendor: sm == 90,
+        };
+        assert!(chip(90, false).runs("cublaslt") && !chip(80, true).runs("cublaslt"));
         assert!(chip(90, true).runs("sm_80") && chip(90, false).runs("sm_90"));
         assert!(chip(90, true).runs("sm_90a") && !chip(90, false).runs("sm_90a"));
         assert!(!chip(80, true).runs("sm_90") && !chip(100, true).runs("sm_90a"));

@@ -8,11 +8,12 @@ use qcc_ir::Tensor;
 use qcc_ir::bind::{Sizes, bind_inputs};
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::graph::Module;
-use qcc_ir::plan::TargetSection;
+use qcc_ir::plan::{TargetSection, VENDOR};
 use std::sync::Arc;
 
 use super::bound::{Addresses, Bound};
 use super::driver::{Address, Driver, Recording, Stream};
+use super::faults::{self, Faults};
 use super::program::{Place, Program};
 use crate::memory::Memory;
 use crate::plan_file::error::contradicts;
@@ -68,7 +69,9 @@ impl GpuEngine {
         module: Arc<Module>,
         driver: Arc<dyn Driver>,
     ) -> Result<Self> {
-        let program = Program::resolve(file.plan(), section, driver.capability())?;
+        let ways = section.steps.iter().flat_map(|s| &s.run);
+        let vendor = ways.flat_map(|w| &w.requires).any(|r| r == VENDOR);
+        let program = Program::resolve(file.plan(), section, driver.capability(vendor))?;
         let kernels = load_kernels(file, section, &program, &*driver)?;
         let mut weights = Vec::with_capacity(program.weights.len());
         for at in &program.weights {
@@ -94,10 +97,15 @@ impl GpuEngine {
         Ok(Memory {
             weights: sum(self.weights.iter().map(|w| w.bytes))?,
             intermediates: bound.arena,
-            workspace: self.program.workspace,
+            workspace: sum([self.program.workspace, self.fault_bytes()].into_iter())?,
             inputs: sum(bound.inputs.iter().copied())?,
             outputs: sum(bound.outputs.iter().map(|(_, bytes)| *bytes))?,
         })
+    }
+
+    /// Bytes of all fault words.
+    fn fault_bytes(&self) -> u64 {
+        self.program.faults.len() as u64 * faults::BYTES
     }
 
     /// A session's part of the device.
@@ -105,8 +113,11 @@ impl GpuEngine {
     /// # Errors
     /// Those of the device.
     pub(crate) fn session(&self) -> Result<GpuSession> {
+        let words = Block::new(&self.driver, self.fault_bytes())?;
         Ok(GpuSession {
             recorded: Vec::new(),
+            faults: Faults::new(words.at),
+            words,
             arena: None,
             workspace: None,
             inputs: Vec::new(),
@@ -160,6 +171,9 @@ fn upload_weight(file: &PlanFile, at: usize, driver: &Arc<dyn Driver>) -> Result
 pub(crate) struct GpuSession {
     /// The last used at the end.
     recorded: Vec<Recorded>,
+    faults: Faults,
+    /// The memory of `faults`.
+    words: Block,
     arena: Option<Block>,
     workspace: Option<Block>,
     inputs: Vec<Block>,
@@ -177,8 +191,8 @@ impl GpuSession {
     /// Runs on inputs in the order of the model.
     ///
     /// # Errors
-    /// `Q0505` if an input's type or shape does not fit or a size lies outside its range, errors
-    /// of [`Program::bind`], and those of the device.
+    /// `Q0505` if an input's type or shape does not fit or a size lies outside its range, `Q0705`
+    /// for an index outside of its table, errors of [`Program::bind`], and those of the device.
     pub(crate) fn run(&mut self, engine: &GpuEngine, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
         let Some(func) = engine.module.funcs.first() else {
             return Err(contradicts("the module has no function"));
@@ -191,6 +205,8 @@ impl GpuSession {
         for block in self.arena.iter().chain(&self.outputs) {
             self.stream.discard(block.at)?;
         }
+        let checks = engine.program.faults.len();
+        self.faults.arm(checks, &mut *self.stream)?;
         // INVARIANT: `prepare` leaves the commands for these sizes at the end.
         let Some(ready) = self.recorded.last_mut() else {
             return Err(Diagnostic::error(
@@ -207,7 +223,10 @@ impl GpuSession {
             self.stream.download(block.at, t.bytes_mut())?;
             results.push(t);
         }
-        Ok(results)
+        match self.faults.read(checks, &mut *self.stream)? {
+            None => Ok(results),
+            Some(f) => Err(f.diagnostic(&engine.program, &engine.module, &ready.sizes)),
+        }
     }
 
     /// Microseconds that the device needs for the last run again, without the copies of inputs and
@@ -286,6 +305,7 @@ impl GpuSession {
             Place::Buffer(i) => at(&self.arena) + bound.buffers[i].0,
             Place::Weight(i) => engine.weights[i].at,
             Place::Workspace => at(&self.workspace),
+            Place::Faults(i) => self.words.at + i as u64 * faults::BYTES,
         }
     }
 }

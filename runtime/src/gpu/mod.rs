@@ -17,6 +17,7 @@ pub mod cuda;
 mod driver;
 mod error;
 mod executor;
+mod faults;
 mod program;
 #[cfg(feature = "sim")]
 pub(crate) mod sim;

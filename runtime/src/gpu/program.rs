@@ -31,6 +31,8 @@ pub(crate) struct Program {
     pub(crate) arena: ExprId,
     pub(crate) buffers: Vec<Buffer>,
     pub(crate) steps: Vec<Step>,
+    /// Steps that report faults, as positions in [`Program::steps`].
+    pub(crate) faults: Vec<usize>,
     /// Most workspace that a vendor product asks for.
     pub(crate) workspace: u64,
     pub(crate) chip: Capability,
@@ -112,6 +114,8 @@ pub(crate) enum Place {
     Weight(usize),
     /// The workspace of vendor products.
     Workspace,
+    /// The fault words of a step in [`Program::faults`].
+    Faults(usize),
 }
 
 #[derive(Debug)]
@@ -127,6 +131,7 @@ pub(crate) struct Gemm {
     pub(crate) a_scale: Option<Place>,
     pub(crate) b_scale: Option<Place>,
     pub(crate) bias: Option<Place>,
+    pub(crate) gelu: bool,
     pub(crate) workspace: u64,
 }
 
@@ -152,6 +157,9 @@ struct Resolver<'a> {
     places: BTreeMap<&'a str, Place>,
     weights: Vec<usize>,
     kernels: Vec<usize>,
+    faults: Vec<usize>,
+    /// Position of the step that is resolved.
+    at: usize,
     workspace: u64,
 }
 
@@ -176,6 +184,8 @@ impl<'a> Resolver<'a> {
             places,
             weights: Vec::new(),
             kernels: Vec::new(),
+            faults: Vec::new(),
+            at: 0,
             workspace: 0,
         }
     }
@@ -206,7 +216,8 @@ impl<'a> Resolver<'a> {
             .map(buffer)
             .collect::<Result<_>>()?;
         let mut steps = Vec::with_capacity(section.steps.len());
-        for s in &section.steps {
+        for (at, s) in section.steps.iter().enumerate() {
+            self.at = at;
             let place =
                 |d: Diagnostic| d.or_at(format!("target {}, step {}", section.target, s.op));
             steps.push(self.step(s).map_err(place)?);
@@ -220,6 +231,7 @@ impl<'a> Resolver<'a> {
             arena,
             buffers,
             steps,
+            faults: self.faults,
             workspace: self.workspace,
             chip: self.chip,
         })
@@ -330,7 +342,9 @@ impl<'a> Resolver<'a> {
 
     fn arg(&mut self, a: &plan::Arg) -> Result<Arg> {
         match a {
-            plan::Arg::Value(_) | plan::Arg::Weight { .. } => self.place(a).map(Arg::Pointer),
+            plan::Arg::Value(_) | plan::Arg::Weight { .. } | plan::Arg::Faults => {
+                self.place(a).map(Arg::Pointer)
+            }
             plan::Arg::Dim { expr, dtype } => {
                 use DType::*;
                 if !matches!(dtype, I32 | U32 | I64 | U64) {
@@ -382,6 +396,7 @@ impl<'a> Resolver<'a> {
                     ))),
                 }
             }
+            plan::Arg::Faults => Ok(Place::Faults(position(&mut self.faults, self.at))),
             _ => Err(contradicts("only values and weights have memory")),
         }
     }
@@ -403,6 +418,7 @@ impl<'a> Resolver<'a> {
             a_scale,
             b_scale,
             bias,
+            gelu: g.gelu,
             workspace: g.workspace,
         })
     }

@@ -237,6 +237,7 @@ fn products_of_the_vendor_are_computed_by_definition() {
         a_scale: None,
         b_scale: None,
         bias: None,
+        gelu: false,
         workspace: 1024,
     };
     let section = &mut plan.targets[0];

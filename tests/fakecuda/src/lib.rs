@@ -1,6 +1,6 @@
 //! A CUDA driver without a GPU: the functions of `libcuda` that the runtime calls, executed by the
 //! PTX simulator. Tests put it in the loader's path as `libcuda.so` and run the real code of the
-//! CUDA device.
+//! CUDA device. Under the name `libcublasLt.so` the same file is cuBLASLt.
 //!
 //! It is stricter than a GPU. Work of a stream is kept and done only when something waits for it, so
 //! a missing wait, or a staging buffer that is filled again too early, changes the result. Kernels
@@ -22,12 +22,15 @@
 //! The signatures are those of the driver API's documentation; the bindings under test are not used
 //! here, so that a misreading of theirs would show.
 
+mod blas;
 mod device;
 mod event;
 mod graph;
 mod launch;
+pub mod locate;
 mod memory;
 mod module;
+mod product;
 mod state;
 mod stream;
 mod tensor_map;

@@ -4,6 +4,8 @@ use ptxsim::{DevPtr, FaultKind, Launch, Memory, Module, Options, Simulator};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::blas::Library;
+use crate::product::Product;
 use crate::{
     Code, ILLEGAL_ADDRESS, INVALID_CONTEXT, INVALID_HANDLE, LAUNCH_FAILED, MISALIGNED_ADDRESS,
     NO_DEVICE,
@@ -42,6 +44,7 @@ pub(crate) enum Op {
         name: String,
         launch: Launch,
     },
+    Product(Box<Product>),
     Replay(Arc<Vec<Op>>),
     Record(usize),
 }
@@ -71,11 +74,14 @@ pub(crate) struct State {
     pub(crate) events: BTreeMap<usize, u64>,
     pub(crate) graphs: BTreeMap<usize, Arc<Vec<Op>>>,
     pub(crate) execs: BTreeMap<usize, Arc<Vec<Op>>>,
+    pub(crate) blas: Library,
     next: usize,
     /// Work done so far; the time that events tell.
     clock: u64,
     /// Kernels that ran.
     kernels: u64,
+    /// Products that ran.
+    products: u64,
     /// The first fault of a kernel: every later call gives it again.
     failed: Option<Code>,
     calls: BTreeMap<String, u64>,
@@ -117,9 +123,11 @@ impl State {
             events: BTreeMap::new(),
             graphs: BTreeMap::new(),
             execs: BTreeMap::new(),
+            blas: Library::default(),
             next: 1,
             clock: 0,
             kernels: 0,
+            products: 0,
             failed: None,
             calls: BTreeMap::new(),
         }
@@ -197,6 +205,10 @@ impl State {
                 name,
                 launch,
             } => self.kernel(module, name, launch),
+            Op::Product(p) => {
+                self.products += 1;
+                p.run(&mut self.memory).ok_or(ILLEGAL_ADDRESS)
+            }
             Op::Replay(ops) => ops.iter().try_for_each(|op| self.run(op)),
             Op::Record(event) => {
                 self.events.insert(*event, self.clock);
@@ -242,8 +254,10 @@ impl State {
             ("live_streams", self.streams.len() as u64),
             ("live_events", self.events.len() as u64),
             ("live_graphs", (self.graphs.len() + self.execs.len()) as u64),
+            ("live_cublas", self.blas.live() as u64),
             ("retained", self.retained),
             ("kernels", self.kernels),
+            ("products", self.products),
         ];
         for (name, value) in counts {
             text += &format!("{name} {value}\n");

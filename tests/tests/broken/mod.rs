@@ -267,7 +267,7 @@ pub(crate) fn graph(name: &str, text: &str) -> Case {
             Arg::Value(n) if n == "y" => SimArg::Ptr(out),
             Arg::Value(n) | Arg::Weight { name: n, .. } => SimArg::Ptr(put(memory, &buffers[n])),
             Arg::Dim { expr, .. } => SimArg::U32(expr.parse().expect("a number")),
-            Arg::TensorMap { .. } => panic!("no tensor maps here"),
+            Arg::TensorMap { .. } | Arg::Faults => panic!("{a:?} is not expected here"),
         };
         (args.iter().map(arg).collect(), out, bytes)
     };

@@ -2,7 +2,7 @@
 
 use super::Call;
 use crate::value::{unpack, unpacked};
-use qcc_ir::diag::{Class, Diagnostic, Result};
+use qcc_ir::diag::{Result, index_outside};
 use qcc_ir::format::decode_slice_i64;
 use qcc_ir::{Bundle, Tensor};
 
@@ -19,7 +19,7 @@ pub(super) fn gather(c: &Call<'_>, axis: usize) -> Result<Vec<Bundle>> {
     let n = data.dims()[axis];
     let rows = indices
         .into_iter()
-        .map(|i| row(i, n))
+        .map(|i| row(i, axis, n))
         .collect::<Result<Vec<usize>>>()?;
     let mut t = Tensor::zeros(unpacked(dtype), dims)?;
     let inner: u64 = data.dims()[axis + 1..].iter().product();
@@ -43,16 +43,11 @@ pub(super) fn gather(c: &Call<'_>, axis: usize) -> Result<Vec<Bundle>> {
 }
 
 /// The slice that an index names; a negative one counts from the end.
-fn row(i: i64, n: u64) -> Result<usize> {
-    let n = i64::try_from(n).unwrap_or(i64::MAX);
-    let at = if i < 0 { i.saturating_add(n) } else { i };
-    if (0..n).contains(&at) {
-        return Ok(at as usize);
+fn row(i: i64, axis: usize, n: u64) -> Result<usize> {
+    let extent = i64::try_from(n).unwrap_or(i64::MAX);
+    let at = if i < 0 { i.saturating_add(extent) } else { i };
+    match (0..extent).contains(&at) {
+        true => Ok(at as usize),
+        false => Err(index_outside(i, axis, n)),
     }
-    Err(Diagnostic::error(
-        705,
-        Class::Input,
-        format!("index {i} lies outside a dimension of {n}"),
-    )
-    .hint("check the input that holds indices, such as token ids against the vocabulary"))
 }

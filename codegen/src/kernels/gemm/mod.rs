@@ -24,6 +24,7 @@ mod epilogue;
 mod feed;
 pub mod ring;
 mod tile;
+pub mod vendor;
 mod wgmma;
 
 pub use epilogue::{Epilogue, Scales};
@@ -167,6 +168,7 @@ pub fn build(
                 requires: None,
                 when,
                 launches: vec![launch],
+                ..Candidate::default()
             });
         }
     }

@@ -74,6 +74,7 @@ pub(super) fn candidate(
         requires: Some(ARCH),
         when: unknown.then_some(guard).into_iter().collect(),
         launches: vec![build(m, f, op, accs, target)?],
+        ..Candidate::default()
     }))
 }
 

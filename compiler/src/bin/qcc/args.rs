@@ -32,6 +32,15 @@ pub(crate) enum FloatArg {
     F32,
 }
 
+/// Whether cuBLASLt is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum VendorGemm {
+    /// For products of many rows on GPUs that have it; elsewhere kernels of qcc.
+    Auto,
+    /// Kernels of qcc alone.
+    Off,
+}
+
 /// What is quantized, and how.
 #[derive(Debug, Args)]
 pub(crate) struct SchemeArgs {
@@ -97,6 +106,9 @@ pub(crate) struct SchemeArgs {
     /// Storage of what stays float.
     #[arg(long, value_enum, default_value = "auto", help_heading = "Scheme")]
     float: FloatArg,
+    /// cuBLASLt products in GPU sections: off until they have been measured beside qcc's kernels.
+    #[arg(long, value_enum, default_value = "off", help_heading = "Kernels")]
+    vendor_gemm: VendorGemm,
     /// Range and sizes to optimise for of a dimension: NAME=MIN..MAX[@SIZE,SIZE…].
     #[arg(long, value_name = "NAME=MIN..MAX@SIZES", help_heading = "Shapes")]
     dims: Vec<String>,
@@ -127,6 +139,7 @@ impl SchemeArgs {
             exclude: Vec::new(),
             overrides: Vec::new(),
             float: FloatArg::Auto,
+            vendor_gemm: VendorGemm::Off,
             dims: Vec::new(),
             strict: false,
             threads: Some(threads),
@@ -147,6 +160,7 @@ impl SchemeArgs {
             || self.act.is_some()
             || self.smooth != "off"
             || self.float != FloatArg::Auto
+            || self.vendor_gemm != VendorGemm::Off
             || words.iter().any(|w| w.is_some())
             || lists.iter().any(|l| !l.is_empty())
     }
@@ -201,6 +215,7 @@ impl SchemeArgs {
                 FloatArg::Bf16 => Float::Fixed(DType::BF16),
                 FloatArg::F32 => Float::Fixed(DType::F32),
             },
+            vendor_gemm: self.vendor_gemm == VendorGemm::Auto,
             symbols: self.dims.iter().map(|d| symbol(d)).collect::<Result<_>>()?,
             threads: self.threads(),
             strict: self.strict,

@@ -10,7 +10,7 @@
 //! | factors | accumulates in | result | scales |
 //! |---|---|---|---|
 //! | f16, bf16, f32 | f32 | f16, bf16 (as the factors), f32 | none |
-//! | e4m3 (both) | f32, no fast accumulation | f16, bf16, f32 | one f32 each, read from memory |
+//! | e4m3 (both) | f32, no fast accumulation | f16, bf16, f32 (without bias) | one f32 each, read from memory |
 //! | i8 | i32, exact | i32 | none |
 //!
 //! The scales are in device memory because they may be computed by the kernel before. The
@@ -25,6 +25,7 @@ use cudarc::driver::sys::CUstream;
 use qcc_ir::diag::Result;
 use std::ffi::c_void;
 use std::ptr;
+use std::sync::MutexGuard;
 
 use super::error::vendor;
 use super::gpu::Gpu;
@@ -135,12 +136,23 @@ impl Blas {
 }
 
 impl Gpu {
-    /// Gives a product to a stream. The context is current.
-    pub(super) fn gemm(&self, stream: CUstream, g: &Gemm) -> Result<()> {
+    /// Whether cuBLASLt can be loaded and has everything that products need.
+    pub fn has_cublaslt(&self) -> bool {
+        self.enter().is_ok() && self.opened().is_ok()
+    }
+
+    /// The library, opened if it was not. The context is current.
+    fn opened(&self) -> Result<MutexGuard<'_, Option<Blas>>> {
         let mut blas = lock(&self.blas);
         if blas.is_none() {
             *blas = Some(Blas::new()?);
         }
+        Ok(blas)
+    }
+
+    /// Gives a product to a stream. The context is current.
+    pub(super) fn gemm(&self, stream: CUstream, g: &Gemm) -> Result<()> {
+        let blas = self.opened()?;
         let Some(Blas(handle)) = *blas else {
             return Err(vendor("it is not loaded"));
         };
@@ -359,14 +371,19 @@ fn arithmetic(g: &Gemm) -> Result<(Compute, Type)> {
     let scaled = g.a_scale.is_some() || g.b_scale.is_some();
     let float = (Compute::CUBLAS_COMPUTE_32F, Type::CUDA_R_32F);
     match (g.input, g.output) {
-        (E4m3, F16 | Bf16 | F32) => Ok(float),
+        (E4m3, F16 | Bf16) => Ok(float),
+        (E4m3, F32) if g.bias.is_none() => Ok(float),
         (F16, F16 | F32) | (Bf16, Bf16 | F32) | (F32, F32) if !scaled => Ok(float),
         (I8, I32) if !scaled && g.bias.is_none() && !g.gelu => {
             Ok((Compute::CUBLAS_COMPUTE_32I, Type::CUDA_R_32I))
         }
         (input, output) => Err(vendor(format!(
             "no product of {input:?} into {output:?}{}",
-            if scaled { " with scales" } else { "" }
+            match (scaled, g.bias.is_some()) {
+                (true, _) => " with scales",
+                (_, true) => " with a bias",
+                _ => "",
+            }
         ))),
     }
 }
@@ -420,6 +437,7 @@ mod tests {
             gemm(F16, F16, Some(1), None),
             gemm(I8, I32, None, Some(1)),
             gemm(I8, F32, None, None),
+            gemm(E4m3, F32, Some(1), Some(1)),
         ] {
             assert_eq!(arithmetic(&bad).unwrap_err().number(), 744);
         }

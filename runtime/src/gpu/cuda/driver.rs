@@ -29,12 +29,13 @@ impl CudaDriver {
 }
 
 impl Driver for CudaDriver {
-    fn capability(&self) -> Capability {
+    fn capability(&self, vendor: bool) -> Capability {
         // Instructions of one architecture exist from Hopper on, and every Hopper chip has them.
         let sm = self.gpu.info().sm;
         Capability {
             sm,
             specific: sm >= 90,
+            vendor: vendor && self.gpu.has_cublaslt(),
         }
     }
 
@@ -154,7 +155,7 @@ fn gemm(g: &GemmNumbers<Address>) -> Result<Gemm> {
         a_scale: g.a_scale,
         b_scale: g.b_scale,
         bias: g.bias,
-        gelu: false,
+        gelu: g.gelu,
         workspace: g.workspace.0,
         workspace_bytes: g.workspace.1,
         proposal: 0,

@@ -1,7 +1,8 @@
 //! A product of the vendor's library by its definition.
 //!
 //! ```text
-//! D[i, j] = a_scale · b_scale · Σ_l A[i, l] · B[j, l] + bias[j]
+//! D[i, j] = gelu?(a_scale · b_scale · Σ_l A[i, l] · B[j, l] + bias[j])
+//! gelu(x) = x · ½(1 + tanh(√(2/π)(x + 0.044715 x³)))
 //! ```
 //!
 //! Sums are exact for integers and computed in f64 for floats, then rounded to f32, in which the
@@ -40,7 +41,7 @@ pub(super) fn run(g: &GemmNumbers<Address>, memory: &mut Memory) -> Result<()> {
             let sum: f64 = rows.map(|(x, y)| x * y).sum();
             sums.push(match exact {
                 true => sum,
-                false => f64::from(sum as f32 * scale + *bias as f32),
+                false => f64::from(after(g.gelu, sum as f32 * scale + *bias as f32)),
             });
         }
     }
@@ -53,6 +54,15 @@ pub(super) fn run(g: &GemmNumbers<Address>, memory: &mut Memory) -> Result<()> {
         encode_slice(g.output, &sums, &mut out).map_err(wrong)?;
     }
     memory.write(DevPtr(g.d), &out).map_err(fault)
+}
+
+fn after(gelu: bool, x: f32) -> f32 {
+    if !gelu {
+        return x;
+    }
+    let x = f64::from(x);
+    let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
+    (x * 0.5 * (1.0 + libm::tanh(inner))) as f32
 }
 
 fn length(n: u64) -> Result<usize> {
@@ -120,6 +130,7 @@ mod tests {
             a_scale: Some(scale),
             b_scale: Some(scale),
             bias: Some(bias),
+            gelu: false,
             workspace: (0, 0),
         };
         run(&g, &mut memory).unwrap();

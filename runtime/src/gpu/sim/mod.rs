@@ -13,7 +13,7 @@ use qcc_ir::DType;
 use qcc_ir::diag::Result;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use trial::{Counters, Trial, TrialOptions, Trials};
+pub use trial::{Counters, Extras, Trial, TrialOptions, Trials};
 
 use super::driver::*;
 use super::error::{cannot_load, fault, impossible, no_memory};
@@ -89,7 +89,11 @@ impl SimDriver {
     pub(crate) fn new(sm: u32, options: &SimOptions) -> Self {
         SimDriver {
             shared: Arc::new(Shared {
-                capability: Capability { sm, specific: true },
+                capability: Capability {
+                    sm,
+                    specific: true,
+                    vendor: true,
+                },
                 options: options.simulator(),
                 state: Mutex::default(),
             }),
@@ -98,7 +102,7 @@ impl SimDriver {
 }
 
 impl Driver for SimDriver {
-    fn capability(&self) -> Capability {
+    fn capability(&self, _vendor: bool) -> Capability {
         self.shared.capability
     }
 

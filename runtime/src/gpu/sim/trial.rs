@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::super::bound::{Addresses, Bound, Call, Placed, PlacedArg};
 use super::super::driver::{Address, Work};
 use super::super::error::{cannot_load, fault, no_memory};
+use super::super::faults;
 use super::super::program::{Place, Program};
 use super::{SimDriver, SimOptions, gemm, launch};
 use crate::PlanFile;
@@ -28,6 +29,18 @@ pub struct Trials {
     program: Program,
     texts: Vec<Arc<Module>>,
     driver: SimDriver,
+}
+
+/// What a simulated chip has beyond its portable instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Extras {
+    /// Instructions of its own architecture, and the vendor's library.
+    #[default]
+    All,
+    /// Instructions of its own architecture, as `sm_90a`.
+    Instructions,
+    /// Nothing: it runs what newer chips run.
+    Nothing,
 }
 
 /// How a step is tried.
@@ -56,6 +69,8 @@ pub struct Trial {
     pub unwritten: Vec<String>,
     /// One entry for each launch.
     pub launches: Vec<Counters>,
+    /// The first index that lies outside of its table, if the step reported one.
+    pub outside: Option<i64>,
 }
 
 /// What a launch of a kernel did.
@@ -98,32 +113,20 @@ impl Counters {
 }
 
 impl Trials {
-    /// Prepares the section of a target.
+    /// Prepares the section of a target for such a chip.
     ///
     /// # Errors
     /// `Q0406` if the plan has no such section, and as
     /// [`Engine::new`](crate::Engine::new) for a section that contradicts itself.
-    pub fn new(file: Arc<PlanFile>, target: &str) -> Result<Self> {
-        Trials::on(file, target, true)
-    }
-
-    /// As [`Trials::new`], on a chip without the instructions of one architecture only (`sm_90a`):
-    /// it runs what newer chips run.
-    ///
-    /// # Errors
-    /// As [`Trials::new`].
-    pub fn portable(file: Arc<PlanFile>, target: &str) -> Result<Self> {
-        Trials::on(file, target, false)
-    }
-
-    fn on(file: Arc<PlanFile>, target: &str, specific: bool) -> Result<Self> {
+    pub fn new(file: Arc<PlanFile>, target: &str, extras: Extras) -> Result<Self> {
         let section = file.plan().section(target)?;
         let sm = section.compute_capability().ok_or_else(|| {
             contradicts(format!("{target} is no GPU target")).at(format!("target {target}"))
         })?;
         let driver = SimDriver::new(sm, &SimOptions::default());
-        let mut chip = super::Driver::capability(&driver);
-        chip.specific &= specific;
+        let mut chip = super::Driver::capability(&driver, true);
+        chip.vendor = extras == Extras::All;
+        chip.specific = extras != Extras::Nothing;
         let program = Program::resolve(file.plan(), section, chip)?;
         let mut texts = Vec::new();
         for at in &program.kernels {
@@ -206,6 +209,11 @@ impl Trials {
             }
         }
         for (place, at) in &device.places {
+            if let Place::Faults(_) = place {
+                let mut words = faults::clear(1);
+                device.memory.read(*at, &mut words).map_err(fault)?;
+                trial.outside = faults::first(&words).map(|f| f.index);
+            }
             let Some(name) = self.value(*place).filter(|n| !values.contains_key(*n)) else {
                 continue;
             };
@@ -232,7 +240,7 @@ impl Trials {
             Place::Input(i) => Some(&plan.inputs[i].name),
             Place::Output(i) => Some(&plan.targets[self.section].outputs[i]),
             Place::Buffer(i) => Some(&self.program.buffers[i].name),
-            Place::Weight(_) | Place::Workspace => None,
+            Place::Weight(_) | Place::Workspace | Place::Faults(_) => None,
         }
     }
 }
@@ -243,7 +251,7 @@ fn size(place: Place, bound: &Bound) -> u64 {
         Place::Input(i) => bound.inputs[i],
         Place::Output(i) => bound.outputs[i].1,
         Place::Buffer(i) => bound.buffers[i].1,
-        Place::Weight(_) | Place::Workspace => 0,
+        Place::Weight(_) | Place::Workspace | Place::Faults(_) => 0,
     }
 }
 
@@ -282,12 +290,14 @@ impl Device<'_> {
         if self.places.contains_key(&place) {
             return Ok(());
         }
+        let clear = faults::clear(1);
         let given = match place {
             Place::Weight(i) => {
                 let plan = self.trials.file.plan();
                 let weight = &plan.weights[self.trials.program.weights[i]];
                 Some(self.trials.file.weight(weight)?)
             }
+            Place::Faults(_) => Some(clear.as_slice()),
             _ => {
                 let name = self.trials.value(place);
                 name.and_then(|n| values.get(n)).map(Vec::as_slice)
