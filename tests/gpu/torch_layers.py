@@ -63,34 +63,46 @@ def micros(kind, k, layers, m):
             end.synchronize()
             samples.append(start.elapsed_time(end) * 1e3 / 20 / layers)
         return sorted(samples)[len(samples) // 2]
-    except RuntimeError as e:
+    except (AttributeError, RuntimeError, TypeError) as e:
+        # A PyTorch without the function or the format, or one that refuses these sizes.
         torch.cuda.synchronize()
         return f"refused: {str(e).splitlines()[0]}"
 
 
+def measured(out):
+    """Times of ours and of cuBLASLt by program, kind and k, from what the suite wrote."""
+    found = {}
+    results = out / "results.jsonl"
+    for line in results.read_text().splitlines() if results.exists() else []:
+        item = json.loads(line)
+        words = item["item"].split()
+        if words[0] in ("layers", "vendor") and "us_per_layer" in item["answer"]:
+            found[(words[0], words[1], int(words[2]))] = item["answer"]["us_per_layer"]
+    return found
+
+
+def table(chains, others):
+    show = lambda t: f"{t:.2f}" if isinstance(t, float) else str(t or "")
+    lines = ["# Layers: ours beside cuBLASLt and PyTorch, us per layer, cold", "", "| kind | k | rows | ours | cuBLASLt | PyTorch |", "|---|---|---|---|---|---|"]
+    for chain in chains:
+        key = (chain["kind"], chain["k"])
+        for m, t in chain["us_per_layer"].items():
+            ours, vendor = (others.get((program, *key), {}).get(str(m)) for program in ("layers", "vendor"))
+            lines.append(f"| {key[0]} | {key[1]} | {m} | {show(ours)} | {show(vendor)} | {show(t)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main():
     out = pathlib.Path(sys.argv[1])
+    others = measured(out)
     result = {"torch": torch.__version__, "cuda": torch.version.cuda, "gpu": torch.cuda.get_device_name(), "chains": []}
     for kind, k, layers in CHAINS:
         times = {m: micros(kind, k, layers, m) for m in ROWS}
         result["chains"].append({"kind": kind, "k": k, "layers": layers, "us_per_layer": times})
+        # After each chain, so that a limit on the time costs the later ones only.
         (out / "torch.json").write_text(json.dumps(result, indent=1) + "\n")
-        print(f"[5] torch {kind} {k}: {times}")
-    ours = {}
-    for line in (out / "results.jsonl").read_text().splitlines():
-        item = json.loads(line)
-        words = item["item"].split()
-        if words[0] in ("layers", "vendor") and "us_per_layer" in item["answer"]:
-            ours[(words[0], words[1], int(words[2]))] = item["answer"]["us_per_layer"]
-    table = ["# Layers: ours beside cuBLASLt and PyTorch, us per layer, cold", "", "| kind | k | rows | ours | cuBLASLt | PyTorch |", "|---|---|---|---|---|---|"]
-    show = lambda t: f"{t:.2f}" if isinstance(t, float) else str(t or "")
-    for chain in result["chains"]:
-        key = (chain["kind"], chain["k"])
-        for m, t in chain["us_per_layer"].items():
-            mine = ours.get(("layers", *key), {}).get(str(m))
-            vendor = ours.get(("vendor", *key), {}).get(str(m))
-            table.append(f"| {key[0]} | {key[1]} | {m} | {show(mine)} | {show(vendor)} | {show(t)} |")
-    (out / "layers.md").write_text("\n".join(table) + "\n")
+        (out / "layers.md").write_text(table(result["chains"], others))
+        print(f"[5] torch {kind} {k}: {times}", flush=True)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ use std::sync::Arc;
 const USAGE: &str = "usage: qcc-gpu-suite all --out DIR [--plans DIR] [--seconds N] [--quick]
        qcc-gpu-suite list | predict
        qcc-gpu-suite environment | device CHECK | table NAME [KEEP_DIR] | block NAME
+       qcc-gpu-suite save BLOCK SM FILE
        qcc-gpu-suite chain SCHEME K LAYERS | plan FILE | read MECHANISM [quick] | gaps
-       qcc-gpu-suite layers SCHEME K LAYERS | vendor TYPE K LAYERS";
+       qcc-gpu-suite layers SCHEME K LAYERS [quick] | vendor TYPE K LAYERS [quick]";
 
 /// Sizes of the read measurements in bytes.
 const SIZES: &[u64] = &[2 << 20, 8 << 20, 32 << 20, 128 << 20, 512 << 20];
@@ -43,6 +44,10 @@ const CHAINS: &[(&str, u64, usize)] = &[
     ("f16", 4096, 8),
     ("f16", 8192, 3),
 ];
+
+/// Chains and rows for a simulated driver.
+const QUICK_CHAINS: &[(&str, u64, usize)] = &[("w4", 128, 2), ("fp8", 128, 2), ("f16", 128, 2)];
+const QUICK_ROWS: &[u64] = &[1, 16];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -78,10 +83,12 @@ fn item(words: &[&str]) -> Result<Value, String> {
         ["device", name] => one_check(&gpu()?, name),
         ["table", name] => one_table(&gpu()?, name, None),
         ["table", name, keep] => one_table(&gpu()?, name, Some(Path::new(keep))),
-        ["block", name] => {
-            let found = models::BLOCKS.iter().find(|b| b.0 == name);
-            let (_, text) = found.ok_or_else(|| format!("there is no block `{name}`"))?;
-            models::compare(&models::plan(text, gpu()?.info().sm)?)
+        ["block", name] => models::compare(&models::plan(block(name)?, gpu()?.info().sm)?),
+        ["save", name, sm, file] => {
+            let sm = u32::try_from(number(sm)?).map_err(|_| USAGE.to_string())?;
+            let bytes = models::plan_bytes(block(name)?, sm)?;
+            std::fs::write(file, &bytes[..]).map_err(|e| format!("{file}: {e}"))?;
+            Ok(json!({ "saved": file }))
         }
         ["chain", scheme, k, layers] => {
             let text = models::chain(scheme, number(k)?, number(layers)? as usize, 64)?;
@@ -91,15 +98,31 @@ fn item(words: &[&str]) -> Result<Value, String> {
         ["read", name] => read(&gpu()?, name, SIZES, 4 << 30),
         ["read", name, "quick"] => read(&gpu()?, name, QUICK_SIZES, 128 << 10),
         ["gaps"] => speed::gaps(&gpu()?),
-        ["layers", scheme, k, layers] => {
-            let layers = number(layers)? as usize;
-            let most = ROWS[ROWS.len() - 1];
+        ["layers", scheme, k, layers, ref quick @ ..] => {
+            let (layers, rows) = (number(layers)? as usize, rows(quick)?);
+            let most = rows[rows.len() - 1];
             let text = models::chain(scheme, number(k)?, layers, most)?;
-            models::time(&models::plan(&text, gpu()?.info().sm)?, layers, ROWS)
+            models::time(&models::plan(&text, gpu()?.info().sm)?, layers, rows)
         }
-        ["vendor", kind, k, layers] => {
-            speed::vendor(&gpu()?, kind, number(k)?, number(layers)?, ROWS)
+        ["vendor", kind, k, layers, ref quick @ ..] => {
+            speed::vendor(&gpu()?, kind, number(k)?, number(layers)?, rows(quick)?)
         }
+        _ => Err(USAGE.into()),
+    }
+}
+
+fn block(name: &str) -> Result<&'static str, String> {
+    let found = models::BLOCKS.iter().find(|b| b.0 == name);
+    found
+        .map(|b| b.1)
+        .ok_or_else(|| format!("there is no block `{name}`"))
+}
+
+/// The rows of a layer measurement.
+fn rows(quick: &[&str]) -> Result<&'static [u64], String> {
+    match quick {
+        [] => Ok(ROWS),
+        ["quick"] => Ok(QUICK_ROWS),
         _ => Err(USAGE.into()),
     }
 }

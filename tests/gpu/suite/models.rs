@@ -5,7 +5,7 @@
 //! kind of linear layer. Kernels are built here by the code generator, so nothing else is carried.
 
 use qcc_codegen::cost::Roofline;
-use qcc_codegen::lower::emit_section;
+use qcc_codegen::lower::{LowerOptions, emit_section_with};
 use qcc_codegen::target::Target;
 use qcc_ir::diag::{Diagnostic, Result};
 use qcc_ir::format::{decode_slice, encode_slice};
@@ -14,7 +14,7 @@ use qcc_ir::ledger::Ledger;
 use qcc_ir::plan::{Plan, Port, TargetSection};
 use qcc_ir::{DType, DimExpr, Tensor, eval};
 use qcc_passes::{Manager, Options, PassContext, registry};
-use qcc_runtime::plan_file::plan_in_memory;
+use qcc_runtime::plan_file::{AlignedBytes, plan_in_memory};
 use qcc_runtime::{Device, Engine, PlanContents, PlanFile, Session, Threads, Verify};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -36,7 +36,14 @@ pub(crate) const BLOCKS: &[(&str, &str)] = &[
         "llama_block",
         include_str!("../../filetests/lower/llama_block.qir"),
     ),
+    (
+        "products",
+        include_str!("../../filetests/lower/products.qir"),
+    ),
 ];
+
+/// The word in a block's first line after which the vendor's products are used.
+const VENDOR_GEMM: &str = "vendor-gemm";
 
 /// Schemes of the chains.
 pub(crate) const SCHEMES: &[&str] = &["f16", "fp8", "int8", "w4"];
@@ -110,6 +117,12 @@ pub(crate) fn chain(
     ))
 }
 
+/// What the first line of a filetest says after the target, if it says something.
+fn header(text: &str) -> Option<&str> {
+    let words = text.lines().next()?.strip_prefix("// test lower ")?;
+    words.split_once(' ').map(|(_, rest)| rest)
+}
+
 /// The module of a text, optimized for the target if its first line names passes, every weight with
 /// bytes.
 fn module(text: &str, target: &'static Target) -> std::result::Result<Module, String> {
@@ -117,11 +130,7 @@ fn module(text: &str, target: &'static Target) -> std::result::Result<Module, St
     if let Some(first) = verify(&m).first() {
         return Err(first.to_string());
     }
-    let words = text
-        .lines()
-        .next()
-        .and_then(|l| l.strip_prefix("// test lower "));
-    if let Some((_, passes)) = words.and_then(|w| w.split_once(' ')) {
+    if let Some(passes) = header(text).filter(|w| *w != VENDOR_GEMM) {
         let passes = registry::parse_list(passes).map_err(|d| d.to_string())?;
         let (options, cost) = (Options::default(), Roofline::new(target));
         let mut context = PassContext::new(&options);
@@ -193,13 +202,23 @@ fn contents(w: &Weight) -> std::result::Result<Vec<u8>, String> {
 
 /// A plan with a section for the GPU and one for the processor.
 pub(crate) fn plan(text: &str, sm: u32) -> std::result::Result<Arc<PlanFile>, String> {
+    let file = PlanFile::from_bytes(plan_bytes(text, sm)?, Verify::Lazy);
+    file.map(Arc::new).map_err(|d| d.to_string())
+}
+
+/// The bytes of such a plan's file.
+pub(crate) fn plan_bytes(text: &str, sm: u32) -> std::result::Result<AlignedBytes, String> {
     let name = [90, 89, 86, 80].into_iter().find(|n| *n <= sm);
     let name = format!("sm_{}", name.ok_or("the GPU is older than every target")?);
     let target = Target::find(&name).ok_or("no such target")?;
     let m = module(text, target)?;
     let mut plan = Plan::new("suite", "00", env!("CARGO_PKG_VERSION"));
     plan.add_module("m0", &m).map_err(|d| d.to_string())?;
-    let (section, mut texts) = emit_section(&m, "m0", target).map_err(|e| format!("{e:?}"))?;
+    let options = LowerOptions {
+        vendor_gemm: header(text) == Some(VENDOR_GEMM),
+    };
+    let (section, mut texts) =
+        emit_section_with(&m, "m0", target, options).map_err(|e| format!("{e:?}"))?;
     plan.targets.push(section);
     let cpu = TargetSection::cpu("cpu", "m0", &m).map_err(|d| d.to_string())?;
     plan.targets.push(cpu);
@@ -216,8 +235,7 @@ pub(crate) fn plan(text: &str, sm: u32) -> std::result::Result<Arc<PlanFile>, St
             _ => Ok(()),
         }
     });
-    let file = PlanFile::from_bytes(written.map_err(|d| d.to_string())?.0, Verify::Lazy);
-    file.map(Arc::new).map_err(|d| d.to_string())
+    written.map(|w| w.0).map_err(|d| d.to_string())
 }
 
 /// Some input for a port at these sizes.
@@ -300,7 +318,7 @@ pub(crate) fn compare(file: &Arc<PlanFile>) -> std::result::Result<Value, String
     let gpu = open(Device::Cuda(0))?;
     let (mut on_gpu, mut on_cpu) = (gpu.session(), cpu.session());
     let (mut worst, mut runs) = (0f64, 0);
-    for want in [1, 7, 33, 7] {
+    for want in [1, 7, 33, 70, 7] {
         let sizes = sizes(gpu.plan(), want);
         let ports = gpu.inputs();
         let inputs = ports.iter().map(|p| input(p, &sizes));

@@ -9,17 +9,7 @@ use std::process::{Command, Output};
 
 /// The simulated driver, which cargo builds beside the tests.
 fn driver() -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a path");
-    let file = format!(
-        "{}fakecuda{}",
-        std::env::consts::DLL_PREFIX,
-        std::env::consts::DLL_SUFFIX
-    );
-    let beside = test.parent().expect("it lies in a folder");
-    [beside.join(&file), beside.join("..").join(&file)]
-        .into_iter()
-        .find(|p| p.is_file())
-        .unwrap_or_else(|| panic!("{file} was not built in {}", beside.display()))
+    fakecuda::locate::library().unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// A folder in which the driver has the name that is looked for.
@@ -37,6 +27,14 @@ impl Loader {
         let folder = tempfile::tempdir().expect("a folder can be made");
         std::fs::write(folder.path().join("libcuda.so"), bytes).expect("it can be written");
         Loader { folder }
+    }
+
+    /// The driver, which is cuBLASLt too: one library under two names.
+    fn with_cublas() -> Loader {
+        let loader = Loader::new();
+        let at = |name: &str| loader.folder.path().join(name);
+        std::fs::hard_link(at("libcuda.so"), at("libcublasLt.so")).expect("a link can be made");
+        loader
     }
 
     /// Runs the suite's executable with the driver.
@@ -275,17 +273,89 @@ fn without_cublas_its_products_are_refused() {
     run.assert_error("Q0744", "cuBLASLt");
 }
 
+#[test]
+fn products_of_cublas_are_those_of_the_processor() {
+    // With the library, and without it: then our kernels take all rows.
+    let run = Loader::with_cublas().run(&["block", "products"], &[]);
+    run.assert_passed();
+    // Four layers, in two runs at the one size that has enough rows.
+    assert_eq!(run.counts["products"], 8, "{}", run.said);
+    let run = Loader::new().run(&["block", "products"], &[]);
+    run.assert_passed();
+    assert_eq!(run.counts["products"], 0, "{}", run.said);
+    // FP8 products came with Ada.
+    let older = [("FAKECUDA_SM", "80")];
+    let run = Loader::with_cublas().run(&["block", "products"], &older);
+    run.assert_passed();
+    assert_eq!(run.counts["products"], 4, "{}", run.said);
+}
+
+#[test]
+fn every_proposal_of_cublas_is_taken_in_its_turn() {
+    let loader = Loader::with_cublas();
+    for kind in ["f16", "fp8", "int8"] {
+        let run = loader.run(&["vendor", kind, "64", "2"], &[]);
+        run.assert_passed();
+        // Two proposals with a workspace of their own, for each number of rows.
+        assert!(run.counts["products"] >= 20, "{}", run.said);
+    }
+}
+
+#[test]
+fn what_cublas_refuses_is_typed_and_leaks_nothing() {
+    let loader = Loader::with_cublas();
+    let run = |words: &[&str], fail: &str| loader.run(words, &[("FAKECUDA_FAIL", fail)]);
+    // 24 is no multiple of 16, which FP8 asks for.
+    run(&["vendor", "fp8", "24", "1"], "").assert_error("Q0744", "MatmulAlgoGetHeuristic");
+    for (function, status, text) in [
+        ("cublasLtCreate", 1, "NOT_INITIALIZED"),
+        ("cublasLtMatmulDescCreate", 3, "ALLOC_FAILED"),
+        ("cublasLtMatmulDescSetAttribute", 7, "INVALID_VALUE"),
+        ("cublasLtMatrixLayoutCreate", 3, "ALLOC_FAILED"),
+        ("cublasLtMatmulPreferenceCreate", 3, "ALLOC_FAILED"),
+        ("cublasLtMatmulPreferenceSetAttribute", 7, "INVALID_VALUE"),
+        ("cublasLtMatmulAlgoGetHeuristic", 15, "NOT_SUPPORTED"),
+        ("cublasLtMatmul", 13, "EXECUTION_FAILED"),
+    ] {
+        let failed = run(
+            &["vendor", "f16", "64", "1"],
+            &format!("{function}={status}@1"),
+        );
+        failed.assert_error("Q0744", text);
+        failed.assert_error("Q0744", function);
+        failed.assert_clean();
+    }
+}
+
 /// The suite as on a GPU, with small sizes: every instruction table, model, read and gap.
 #[test]
 fn the_whole_suite_runs_on_the_simulated_driver() {
-    let loader = Loader::new();
+    let loader = Loader::with_cublas();
     let out = tempfile::tempdir().expect("a folder can be made");
     let folder = out.path().display().to_string();
-    let run = loader.run(&["all", "--quick", "--out", &folder], &[]);
+    // One plan file to compare, and one that is no plan.
+    let plans = tempfile::tempdir().expect("a folder can be made");
+    let plan = plans.path().join("products.qplan").display().to_string();
+    loader.run(&["save", "products", "80", &plan], &[]);
+    std::fs::write(plans.path().join("torn.qplan"), b"torn").expect("it can be written");
+    let given = plans.path().display().to_string();
+    let run = loader.run(
+        &["all", "--quick", "--out", &folder, "--plans", &given],
+        &[],
+    );
     let bad = |l: &&str| l.contains("FAILED") || l.contains("DIFFERS") || l.contains("no time");
     let bad: Vec<&str> = run.said.lines().filter(bad).collect();
-    assert!(bad.is_empty(), "{bad:#?}\n{}", run.said);
-    assert_eq!(run.code, Some(0), "{}", run.said);
+    assert!(
+        matches!(bad[..], [one] if one.contains("torn.qplan")),
+        "{bad:#?}\n{}",
+        run.said
+    );
+    assert_eq!(run.code, Some(5), "{}", run.said);
+    assert!(
+        run.said.contains("products.qplan: relative error"),
+        "{}",
+        run.said
+    );
     let read = |name: &str| {
         let path = out.path().join(name);
         std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{name}: {e}"))
@@ -296,7 +366,7 @@ fn the_whole_suite_runs_on_the_simulated_driver() {
         .lines()
         .map(|l| serde_json::from_str(l).expect("a line is JSON"))
         .collect();
-    for stage in 1..=4 {
+    for stage in 1..=5 {
         assert!(answers.iter().any(|a| a["stage"] == stage), "stage {stage}");
     }
     assert!(
