@@ -327,9 +327,9 @@ impl<'a> Compiler<'a> {
             plan.targets.push(section);
         }
         if self.options.vendor_gemm && !sections::has_products(&plan) {
-            let message = "--vendor-gemm auto has no effect: no linear layer of a GPU section is one \
+            let message = "--vendor-gemm has no effect: no linear layer of a GPU section is one \
                            that the library multiplies";
-            warnings.push(Diagnostic::warning(55, Class::Usage, message));
+            warnings.push(Diagnostic::warning(48, Class::Usage, message));
             self.accept(&warnings)?;
         }
         let layers = LayerReport::all(facts, measured.as_ref(), &ctx.ledger, &module, &plan);
