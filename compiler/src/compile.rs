@@ -230,7 +230,7 @@ impl<'a> Compiler<'a> {
     /// of each layer is measured.
     ///
     /// # Errors
-    /// As [`Compiler::compile`]; `Q0049` for a rotation, which needs statistics of its own.
+    /// As [`Compiler::compile`]; `Q0050` for a rotation, which needs statistics of its own.
     pub fn quantize(
         self,
         prepared: Prepared,
@@ -239,7 +239,7 @@ impl<'a> Compiler<'a> {
     ) -> Result<Compiled> {
         if self.options.passes.rotate {
             let message = "a rotation changes what values hold: statistics of before do not fit";
-            return Err(Diagnostic::error(49, Class::Usage, message)
+            return Err(Diagnostic::error(50, Class::Usage, message)
                 .hint("give the data itself, or leave the rotation out"));
         }
         self.finish(prepared, statistics, data, Ledger::new())

@@ -208,7 +208,7 @@ impl CpuProgram {
             }
             for v in &step.dead {
                 if let Some(Slot::Owned(b)) = slots[v.index()].take() {
-                    self.pool.give_all(b);
+                    self.pool.give_all(*b);
                 }
             }
         }
