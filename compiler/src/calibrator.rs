@@ -112,3 +112,69 @@ impl Calibrator {
         self.seen
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::Model;
+    use crate::{Compiler, Options};
+    use qcc_ir::exec::Executor;
+    use qcc_ir::graph::ValueId;
+    use std::path::Path;
+
+    fn model() -> (Prepared, Dataset) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/conformance/models");
+        let model = Model::open(&folder.join("llama.onnx")).unwrap();
+        let prepared = Compiler::new(Options::default()).prepare(&model).unwrap();
+        let ports = crate::interface(&prepared).unwrap().inputs;
+        let data = Dataset::open(&folder.join("llama.npz"), &ports).unwrap();
+        (prepared, data)
+    }
+
+    fn fed(prepared: &Prepared, data: &Dataset, hessians: bool) -> ModelStatistics {
+        let mut c = Calibrator::new(prepared).hessians(hessians);
+        c.feed(data, 1, &mut |_, _| Ok(())).unwrap();
+        c.finish()
+    }
+
+    #[test]
+    fn another_runtime_gives_the_same_statistics() {
+        let (prepared, data) = model();
+        let expected = fed(&prepared, &data, false);
+        let f = &prepared.module.funcs[0];
+        let mut c = Calibrator::new(&prepared);
+        let names: Vec<String> = c.points().iter().map(|p| p.value.clone()).collect();
+        let find = |n: &String| (0..).find(|i| f.value(ValueId(*i)).name == *n);
+        let taps: Vec<ValueId> = names.iter().map(|n| ValueId(find(n).unwrap())).collect();
+        let executor = CpuExecutor::new(CpuOptions::new(Threads::new(1).unwrap()));
+        let mut run = executor.prepare(&prepared.module, &taps).unwrap();
+        let batch = data.batch(0, data.len()).unwrap();
+        run.run(&batch, &mut |i, t| {
+            c.observe(&names[i], t.as_slice().unwrap()).unwrap()
+        })
+        .unwrap();
+        let got = c.finish();
+        for (name, stats) in expected.statistics.iter() {
+            assert_eq!(got.statistics.get(name), Some(stats), "{name}");
+        }
+        assert_eq!(got.statistics.iter().count(), names.len());
+    }
+
+    #[test]
+    fn what_is_no_point_or_of_another_model_is_refused() {
+        let (prepared, data) = model();
+        let mut c = Calibrator::new(&prepared);
+        assert_eq!(c.observe("nothing", &[1.0]).unwrap_err().code(), "Q0526");
+        let name = c.points()[0].value.clone();
+        assert_eq!(c.observe(&name, &[1.0]).unwrap_err().code(), "Q0522");
+        let mut other = fed(&prepared, &data, true);
+        assert!(other.statistics.iter().all(|(_, v)| v.gram.is_some()));
+        c.merge(&other).unwrap();
+        other.model_hash = "another".into();
+        assert_eq!(c.merge(&other).unwrap_err().code(), "Q0530");
+        let mut cancelled = Calibrator::new(&prepared);
+        let stop = &mut |_, _| Err(Diagnostic::error(20, Class::Usage, "cancelled"));
+        let e = cancelled.feed(&data, 1, stop).unwrap_err();
+        assert_eq!(e.code(), "Q0020");
+    }
+}

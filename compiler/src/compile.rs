@@ -231,7 +231,7 @@ impl<'a> Compiler<'a> {
     /// of each layer is measured.
     ///
     /// # Errors
-    /// As [`Compiler::compile`]; `Q0049` for a rotation, which needs statistics of its own.
+    /// As [`Compiler::compile`]; `Q0050` for a rotation, which needs statistics of its own.
     pub fn quantize(
         self,
         prepared: Prepared,
@@ -240,7 +240,7 @@ impl<'a> Compiler<'a> {
     ) -> Result<Compiled> {
         if self.options.passes.rotate {
             let message = "a rotation changes what values hold: statistics of before do not fit";
-            return Err(Diagnostic::error(49, Class::Usage, message)
+            return Err(Diagnostic::error(50, Class::Usage, message)
                 .hint("give the data itself, or leave the rotation out"));
         }
         self.finish(prepared, statistics, data, Ledger::new())
@@ -344,9 +344,9 @@ impl<'a> Compiler<'a> {
             plan.targets.push(section);
         }
         if self.options.vendor_gemm && !sections::has_products(&plan) {
-            let message = "--vendor-gemm auto has no effect: no linear layer of a GPU section is one \
+            let message = "--vendor-gemm has no effect: no linear layer of a GPU section is one \
                            that the library multiplies";
-            warnings.push(Diagnostic::warning(55, Class::Usage, message));
+            warnings.push(Diagnostic::warning(48, Class::Usage, message));
             self.accept(&warnings)?;
         }
         let layers = LayerReport::all(facts, measured.as_ref(), &ctx.ledger, &module, &plan);

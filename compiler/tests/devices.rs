@@ -178,3 +178,38 @@ fn an_index_outside_of_its_table_is_the_same_error_on_every_device() {
         exits(dir, &[&["run", "g.qplan"], &input[..]].concat(), 0);
     }
 }
+
+#[test]
+fn products_of_the_library_are_asked_for_and_run_by_their_definition() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let model = file("docs-gpt-outlier.onnx");
+    let compile = |target: &str, out: &str, more: &[&str], code: i32| {
+        let args = ["compile", &model, "--target", target, "-o", out];
+        exits(dir, &[&args[..], more].concat(), code).0
+    };
+    let auto = ["--vendor-gemm", "auto"];
+    compile("cpu,sm_80", "v.qplan", &auto, 0);
+    compile("cpu,sm_80", "o.qplan", &["--vendor-gemm", "off"], 0);
+    let products = |plan: &str| {
+        let (p, _) = exits(dir, &["inspect", plan], 0);
+        p.to_string().matches("\"vendor\"").count()
+    };
+    assert!(products("v.qplan") > 10 && products("o.qplan") == 0);
+    // 80 rows are enough for the library.
+    write_npy(&dir.join("t.npy"), 2, 40);
+    let perplexity = |plan: &str, device: &str| {
+        let args = ["eval", plan, "--tokens", "t.npy", "--device", device];
+        exits(dir, &args, 0).0["perplexity"].as_f64().unwrap()
+    };
+    let cpu = perplexity("v.qplan", "cpu");
+    for plan in ["v.qplan", "o.qplan"] {
+        let sim = perplexity(plan, "sim");
+        assert!((sim / cpu - 1.0).abs() < 1e-3, "{plan}: {sim}, cpu {cpu}");
+    }
+    // Without a GPU section it means nothing.
+    let idle = compile("cpu", "c.qplan", &auto, 0);
+    assert!(idle["warnings"].to_string().contains("Q0048"), "{idle}");
+    let strict = compile("cpu", "c.qplan", &["--vendor-gemm", "auto", "--strict"], 2);
+    assert_eq!(strict["error"]["code"], "Q0048", "{strict}");
+}

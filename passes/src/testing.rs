@@ -1,6 +1,6 @@
 //! Text in, text out: how the passes are tested.
 
-use crate::{Manager, Options, PassContext, registry};
+use crate::{Manager, Options, PassContext, Samples, registry};
 use qcc_ir::diag::Result;
 use qcc_ir::exec::{Executor, Prepared};
 use qcc_ir::format::{decode_slice, encode_slice};
@@ -101,6 +101,19 @@ pub(crate) fn inputs(m: &Module, seed: u64) -> Vec<Tensor> {
         t
     };
     f.params.iter().enumerate().map(tensor).collect()
+}
+
+/// Samples in memory.
+pub(crate) struct Held(pub(crate) Vec<Vec<Tensor>>);
+
+impl Samples for Held {
+    fn batches(&self) -> usize {
+        self.0.len()
+    }
+
+    fn batch(&self, index: usize) -> Result<Vec<Tensor>> {
+        Ok(self.0[index].clone())
+    }
 }
 
 /// Runs modules by the evaluator.

@@ -128,6 +128,7 @@ fn operand(m: &Module, f: &Func, v: ValueId, found: &Values) -> Bundle {
         codes: t,
         scale: Some(scale),
         zero: None,
+        global: None,
     }
 }
 

@@ -69,7 +69,7 @@ impl std::fmt::Debug for CpuProgram {
 
 /// A value during a run.
 enum Slot<'a> {
-    Owned(Bundle),
+    Owned(Box<Bundle>),
     Const(Arc<Bundle>),
     Input(&'a Tensor),
 }
@@ -91,7 +91,7 @@ impl<'a> Slot<'a> {
 
     fn into_bundle(self) -> Bundle {
         match self {
-            Slot::Owned(b) => b,
+            Slot::Owned(b) => *b,
             Slot::Const(b) => (*b).clone(),
             Slot::Input(t) => t.clone().into(),
         }
@@ -204,11 +204,11 @@ impl CpuProgram {
             let out = out.map_err(|d| d.or_at(step.op.loc.to_string()))?;
             for (r, b) in step.op.results.iter().zip(out) {
                 see(*r, &b.codes);
-                slots[r.index()] = Some(Slot::Owned(b));
+                slots[r.index()] = Some(Slot::Owned(Box::new(b)));
             }
             for v in &step.dead {
                 if let Some(Slot::Owned(b)) = slots[v.index()].take() {
-                    self.pool.give_all(b);
+                    self.pool.give_all(*b);
                 }
             }
         }

@@ -187,10 +187,10 @@ fn locate(layers: &mut [LayerReport], module: &Module, sections: &[TargetSection
     // What an op names of other layers are the inputs that it quantizes for them.
     let mut owner: BTreeMap<String, usize> = BTreeMap::new();
     for (l, op) in layers.iter().zip(&found) {
-        owner.extend(
-            op.iter()
-                .flat_map(|op| l.nodes().map(|n| (n.to_string(), *op))),
-        );
+        let Some(op) = op else { continue };
+        for n in l.nodes() {
+            owner.insert(n.to_string(), *op);
+        }
     }
     for (l, op) in layers.iter_mut().zip(&found) {
         let Some(op) = op else { continue };

@@ -1,7 +1,7 @@
 //! What `compile` reports: figures of layers and outputs, culprits, and the page.
 
 use crate::support::{compile, compile_small, data, fails, json, qcc, small, text};
-use qcc::data::write_npy;
+use ::qcc::data::write_npy;
 use qcc_ir::Tensor;
 use serde_json::Value;
 

@@ -36,6 +36,7 @@ fn options_without_effect() {
     with(&["--fp8", "--algo", "gptq"], &["--algo"]);
     with(&["--int4", "--act-order"], &["--act-order"]);
     with(&["--algo", "rtn"], &["--algo"]);
+    with(&["--vendor-gemm", "auto"], &["--vendor-gemm"]);
     with(&["--exclude", "down_proj|val"], &["--exclude"]);
     with(&["--calib", &calib], &["calibration data"]);
     with(
@@ -96,6 +97,7 @@ fn scheme_flags_do_not_change_a_plan() {
         &["--algo", "rtn"],
         &["--act-order"],
         &["--float", "f16"],
+        &["--vendor-gemm", "auto"],
         &["--dims", "seq=1..8"],
     ] {
         let args = [&["eval", "m.qplan", "--tokens", &data], flags].concat();

@@ -12,7 +12,7 @@
 //! in f16 or bf16 is decoded first; it is that rounded value that divides.
 
 use super::float::{decode_e2m1, decode_e4m3, decode_e5m2, encode_e2m1, encode_e4m3, encode_e5m2};
-use super::table::{decode_nf4, encode_nf4};
+use super::table::{NF4_VALUES, decode_nf4, encode_nf4};
 use super::{DType, FormatError, Overflow};
 
 /// Which codes of an integer storage are used.
@@ -151,9 +151,14 @@ impl QuantFormat {
             (Codes::Int(r) | Codes::Int32(r), None) | (_, Some(r)) => {
                 (r.min as f32 - 0.5, r.max as f32 + 0.5)
             }
-            // The steps below 448 and 57344 are 32 and 8192.
+            // The steps below 448, 57344 and 6 are 32, 8192 and 2.
             (Codes::E4M3, None) => (-464.0, 464.0),
             (Codes::E5M2, None) => (-61440.0, 61440.0),
+            (Codes::E2M1, None) => (-7.0, 7.0),
+            (Codes::Nf4, None) => {
+                let v = &NF4_VALUES;
+                (1.5 * v[0] - 0.5 * v[1], 1.5 * v[15] - 0.5 * v[14])
+            }
         }
     }
 

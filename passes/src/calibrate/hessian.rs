@@ -90,7 +90,8 @@ impl Rule for Grams {
 mod tests {
     use super::super::Calibrator;
     use super::*;
-    use crate::testing::{Oracle, module};
+    use crate::testing::{Held, Oracle, inputs, module, run_with};
+    use crate::{Algo, Options, PassContext, Scheme};
     use qcc_ir::Tensor;
 
     #[test]
@@ -125,5 +126,53 @@ mod tests {
         }
         let plain = Calibrator::new(&m, &Oracle).unwrap().finish();
         assert!(plain.get("x").is_none());
+    }
+
+    /// GPTQ of a layer that reads an input takes the same `XᵀX` from samples and statistics.
+    #[test]
+    fn gptq_from_statistics_is_that_from_samples() {
+        let m = module(
+            "dim n = 1..40
+             weight @w: f32[4, 32] = normal(1, 1.0)
+             func @main(%x: f32[n, 32]) -> (y: f32[n, 4]) {
+               %w: f32[4, 32] = const @w
+               %y: f32[n, 4] = linear %x, %w @\"fc\"
+               return %y
+             }",
+        );
+        let samples = Held((0..9).map(|seed| inputs(&m, 100 * seed)).collect());
+        let statistics = |hessians: bool| {
+            let probe = HessianProbe::new(&m).unwrap();
+            let mut c = match hessians {
+                true => Calibrator::with_hessians(&probe, &Oracle).unwrap(),
+                false => Calibrator::new(&m, &Oracle).unwrap(),
+            };
+            samples.0.iter().for_each(|b| c.feed(b).unwrap());
+            c.finish()
+        };
+        let options = Options {
+            scheme: Scheme::named("w4a16-g16-asym").unwrap(),
+            algo: Some(Algo::list("gptq").unwrap()),
+            ..Options::default()
+        };
+        let quantized = |data, sampled: bool| {
+            let mut ctx = PassContext::new(&options);
+            ctx.statistics = Some(data);
+            ctx.executor = Some(&Oracle);
+            if sampled {
+                ctx.samples = Some(&samples);
+            }
+            run_with("fit-weights,quantize", m.clone(), &mut ctx)
+        };
+        let x = inputs(&m, 5);
+        let results = |m: &Module| {
+            let out = qcc_ir::eval::run(m, &x).unwrap();
+            out[0].bytes().to_vec()
+        };
+        let sampled = quantized(statistics(false), true).unwrap();
+        let known = quantized(statistics(true), false).unwrap();
+        assert_eq!(results(&sampled), results(&known));
+        let e = quantized(statistics(false), false).unwrap_err();
+        assert_eq!((e.code().as_str(), e.place()), ("Q0527", Some("fc")));
     }
 }

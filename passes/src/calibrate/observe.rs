@@ -55,22 +55,8 @@ impl Pass for Observe {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Oracle, inputs, module, run_with};
-    use crate::{CalibMethod, Calibrator, Options, PassContext, Samples, Scheme, Smooth};
-    use qcc_ir::Tensor;
-    use qcc_ir::diag::Result;
-
-    struct Held(Vec<Vec<Tensor>>);
-
-    impl Samples for Held {
-        fn batches(&self) -> usize {
-            self.0.len()
-        }
-
-        fn batch(&self, index: usize) -> Result<Vec<Tensor>> {
-            Ok(self.0[index].clone())
-        }
-    }
+    use crate::testing::{Held, Oracle, inputs, module, run_with};
+    use crate::{CalibMethod, Calibrator, Options, PassContext, Scheme, Smooth};
 
     #[test]
     fn smoothed_values_are_observed_again_if_the_method_reads_it() {

@@ -46,7 +46,10 @@ impl Fit<'_> {
         let methods = self.methods;
         if methods.table {
             let diagonal = gram.map(|g| table::diagonal(g, w));
-            return Ok((table::fit(w, &spec, diagonal.as_deref(), self.threads)?, false));
+            return Ok((
+                table::fit(w, &spec, diagonal.as_deref(), self.threads)?,
+                false,
+            ));
         }
         let block = spec.quant_type(w.dims.len(), false).block;
         let (Some((n, k)), true) = (matrix(&w.dims), methods.any()) else {

@@ -32,7 +32,9 @@ impl Rotation {
     /// The rotation for rows of this width in runs of at most `limit` elements: the longest runs
     /// for which there is one. `None` where it would change nothing but signs.
     pub(crate) fn new(width: usize, limit: usize, seed: u64) -> Option<Self> {
-        let runs = (2..=width.min(limit)).rev().filter(|n| width.is_multiple_of(*n));
+        let runs = (2..=width.min(limit))
+            .rev()
+            .filter(|n| width.is_multiple_of(*n));
         let (size, core) = runs.into_iter().find_map(|n| Some((n, core(n)?)))?;
         let order = (1..=size).find(|m| m * m == core.len()).unwrap_or(1);
         let signs = normal(seed, 1.0, size);
@@ -145,7 +147,10 @@ fn conference(q: usize, corner: f64) -> Vec<f64> {
 }
 
 fn is_prime(n: usize) -> bool {
-    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
+    n >= 2
+        && (2..)
+            .take_while(|d| d * d <= n)
+            .all(|d| !n.is_multiple_of(d))
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub(super) fn scalar(d: DType) -> Result<Type> {
         DType::I64 | DType::U64 => types::I64,
         DType::I32 | DType::U32 => types::I32,
         d @ (DType::I4 | DType::U4 | DType::I2 | DType::U2 | DType::E2M1 | DType::NF4) => {
-            return Err(failed(&format!("{d} values in a serial kernel")));
+            return Err(failed(format!("{d} values in a serial kernel")));
         }
     })
 }

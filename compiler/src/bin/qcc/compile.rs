@@ -14,7 +14,7 @@ use qcc_ir::diag::Result;
 use qcc_ir::graph::Module;
 use qcc_passes::{Observer, Pass};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// What to write.
