@@ -281,7 +281,7 @@ mod tests {
             let tables = random_tables(&sizes, &scopes, seed);
             let mut all = Vec::new();
             let every: Vec<usize> = (0..sizes.len()).collect();
-            assignments(&every, &sizes, &mut vec![0; 5], &mut |values| {
+            assignments(&every, &sizes, &mut [0; 5], &mut |values| {
                 let parts = tables.iter().map(|t| &t.front(&sizes, values)[0]);
                 all.push(parts.fold(Point::new(0.0, 0.0), |sum, p| sum.join(p)));
             });
