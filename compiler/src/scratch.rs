@@ -69,21 +69,22 @@ impl Spill for Scratch {
                 space.end - len
             }
         };
-        let piece = Piece {
-            space: self.0.clone(),
-            at,
-            len,
-        };
         let written = space.file.seek(SeekFrom::Start(at));
         written
             .and_then(|_| space.file.write_all(bytes))
             .map_err(|e| failed(&e))?;
-        Ok(Arc::new(piece))
+        drop(space);
+        Ok(Arc::new(Piece {
+            space: self.0.clone(),
+            at,
+            len,
+        }))
     }
 }
 
 impl WeightBytes for Piece {
     fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+        // INVARIANT: bytes of this length were in memory once.
         let mut bytes = vec![0; usize::try_from(self.len).unwrap_or(0)];
         let mut space = lock(&self.space);
         let read = space.file.seek(SeekFrom::Start(self.at));

@@ -50,10 +50,9 @@ pub fn add_scaled_f32(y: &mut [f32], a: f32, x: &[f32]) {
 
 /// `y += Σ a·x` over four vectors at once, so that `y` is read and written a quarter as often.
 pub fn add_four_scaled(y: &mut [f64], a: [f64; 4], x: [&[f64]; 4]) {
-    let n = y.len();
-    let [p, q, r, s] = x.map(|v| &v[..n]);
-    for i in 0..n {
-        y[i] += (a[0] * p[i] + a[1] * q[i]) + (a[2] * r[i] + a[3] * s[i]);
+    let [p, q, r, s] = x;
+    for ((((y, p), q), r), s) in y.iter_mut().zip(p).zip(q).zip(r).zip(s) {
+        *y += (a[0] * p + a[1] * q) + (a[2] * r + a[3] * s);
     }
 }
 
