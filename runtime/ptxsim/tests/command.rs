@@ -60,9 +60,10 @@ fn a_run_reports_and_saves_its_results() {
     // 300 floats are 1200 bytes, 38 sectors of 32.
     assert!(report.contains("dram_read            1216"), "{report}");
     assert!(report.contains("hops                 1"), "{report}");
-    // Nothing but a launch, one round trip and 56 issued instructions: 1.3 + 0.7 + 0.01 µs.
+    // Nothing but a launch, one round trip and 56 instructions, of which ptxas leaves about half:
+    // 1.3 + 0.7 + 0.00 µs.
     assert!(
-        report.contains("H200 SXM             2.01 µs, bound by latency"),
+        report.contains("H200 SXM             2.00 µs, bound by latency"),
         "{report}"
     );
     let y = std::fs::read(dir.join("y.raw")).expect("the result");
