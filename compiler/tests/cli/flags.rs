@@ -34,7 +34,10 @@ fn schemes_fall_back_where_a_gpu_has_no_kernel() {
             let flags = ["--target", target, "--scheme", scheme];
             let found = schemes(&compile_small(dir.path(), "m.qplan", &flags));
             let layers = found.iter().filter(|(s, _)| s.as_str() == chosen);
-            assert!(layers.map(|(_, n)| *n).sum::<usize>() >= 14, "{scheme} {target}: {found:?}");
+            assert!(
+                layers.map(|(_, n)| *n).sum::<usize>() >= 14,
+                "{scheme} {target}: {found:?}"
+            );
         }
     }
 }
