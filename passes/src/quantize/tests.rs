@@ -278,3 +278,49 @@ fn without_a_kernel_it_falls_back_and_says_so() {
     let down = ctx.ledger.find("layers.0.down", Topic::Fallback).unwrap();
     assert_eq!(down.chosen, "fp8-weights");
 }
+
+/// `up` and `gate` read the same value and may run as one, so they share the scale above those of
+/// their blocks; `down` has its own.
+#[test]
+fn layers_that_read_one_value_share_the_global_scale() {
+    let (m, ledger) = run(MLP, &options("nvfp4"), None).unwrap();
+    assert_eq!(
+        lines(&m, &["up", "gate", "down"]),
+        [
+            "%up: q<e2m1, [1, 16], scale=e4m3/f32>[6, 4] = const @up, @up.scale, _, @up.global",
+            "%gate: q<e2m1, [1, 16], scale=e4m3/f32>[6, 4] = const @gate, @gate.scale, _, @up.global",
+            "%down: q<e2m1, [1, 16], scale=e4m3/f32>[4, 6] = const @down, @down.scale, _, @down.global",
+        ]
+    );
+    let up = ledger.find("layers.0.up", Topic::Scheme).unwrap();
+    assert_eq!(up.chosen, "nvfp4");
+    assert!(difference(&module(MLP), &m) > 0.0);
+}
+
+/// Rows of fewer values than a table has are kept as they are.
+#[test]
+fn tables_keep_short_rows() {
+    let (m, _) = run(MLP, &options("lut4"), None).unwrap();
+    assert_eq!(
+        lines(&m, &["up"]),
+        ["%up: q<u4, [1, *], table=f32>[6, 4] = const @up, @up.table"]
+    );
+    assert_eq!(difference(&module(MLP), &m), 0.0);
+}
+
+#[test]
+fn activations_in_four_bits_and_in_groups_are_dynamic() {
+    let (m, _) = run(MLP, &options("w4a4-g32"), None).unwrap();
+    assert_eq!(
+        lines(&m, &["x.q"]),
+        [r#"%x.q: q<i4, [1, *], scale=f32, dynamic, narrow>[n, 4] = quantize %x @"layers.0.up""#]
+    );
+    let (m, _) = run(MLP, &options("w8a8-fp8-block128"), None).unwrap();
+    assert_eq!(
+        lines(&m, &["x.q", "up"]),
+        [
+            r#"%x.q: q<e4m3, [1, 128], scale=f32, dynamic>[n, 4] = quantize %x @"layers.0.up""#,
+            "%up: q<e4m3, [128, 128], scale=f32>[6, 4] = const @up, @up.scale",
+        ]
+    );
+}
