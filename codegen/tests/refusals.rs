@@ -46,7 +46,7 @@ fn each_constraint_names_itself() {
     );
     assert_refused(
         "  %y: q<i4, [1, *], scale=f32, dynamic>[n, 64] = quantize %x @\"here\"",
-        "two codes in a byte",
+        "packs codes in a byte",
     );
     assert_refused(
         "  %t: i64[64, n] = transpose %i { perm = [1, 0] }\n  %y: i64[n, n] = matmul %i, %t @\"here\"",

@@ -141,7 +141,7 @@ func @next() -> (y: f32[]) {
         refusal(text),
         "error[Q0303]: expected a size, found `weight` (at 3:1)
 error[Q0308]: unknown number format `f33` (at 3:12)
-  help: the formats are f64, f32, f16, bf16, e4m3, e5m2, i64, i32, i16, i8, i4, u64, u32, u16, u8, u4, bool
+  help: the formats are f64, f32, f16, bf16, e4m3, e5m2, e2m1, e8m0, nf4, i64, i32, i16, i8, i4, i2, u64, u32, u16, u8, u4, u2, bool
 error[Q0304]: no op is named `frobnicate` (at 5:16)
 error[Q0312]: `axis` is given twice (at 7:39)
 error[Q0305]: `softmax` has no attribute `axes` (at 8:29)

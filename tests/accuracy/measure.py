@@ -1,8 +1,12 @@
-"""Compiles and evaluates every row of rows.py and writes the tables; see run.sh."""
+"""Compiles and evaluates rows of rows.py and writes the tables; see run.sh.
+
+Rows that are not measured keep the line that the document has of them.
+"""
 
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -29,7 +33,8 @@ perplexity / KL and were measured on the same data.
 
 Seconds and memory are what `qcc compile` and `qcc eval` say of themselves on {cores} cores
 ({cpu}, shared with other work), with calibration on all {calib} windows where there is data;
-evaluation runs the float model beside the plan for the KL.
+evaluation runs the float model beside the plan for the KL. Not all rows were measured in one run or
+by one build, so seconds of different rows are no comparison.
 
 | model | flags | perplexity | KL | top-1 | bound | formula | onnxruntime | plan | compile | peak memory | eval |
 |---|---|---|---|---|---|---|---|---|---|---|---|
@@ -89,27 +94,39 @@ def line(model, flags, c, e, met, limit, formula, ort):
     return "| " + " | ".join(cells) + " |\n"
 
 
-def float_rows(qcc, models, plan):
+def measured(row):
+    """KL of a line, or None for a row that is not there."""
+    return row and float(row.split(" | ")[3])
+
+
+def known_rows(text):
+    """Lines of a document by model and flags."""
+    found = {}
+    for row in text.splitlines(keepends=True):
+        cells = row.strip("| \n").split(" | ")
+        if len(cells) == 12 and cells[0] in MODELS:
+            flags = "" if cells[1] == "float" else cells[1].strip("`")
+            found[flags, MODELS.index(cells[0])] = row
+    return found
+
+
+def all_rows():
+    """Flags, model, bound in words, whether a result keeps it, and the peers."""
     for model, wanted in enumerate(FLOAT):
-        c, e = measure(qcc, models, model, "", plan)
-        met = f"{e['perplexity']:.3f}" == wanted
-        yield met, e, line(model, "", c, e, met, wanted, None, None)
-
-
-def quantized_rows(qcc, models, plan, kl):
-    for row in ROWS:
-        for model in row.models:
-            c, e = measure(qcc, models, model, row.flags, plan)
-            kl[row.flags, model] = e["kl"]
-            limit = row.limit(model)
-            met = limit is None or e["kl"] <= limit
+        yield "", model, wanted, (lambda e, w=wanted: f"{e['perplexity']:.3f}" == w), None, None
+    for r in ROWS:
+        for model in r.models:
+            limit = r.limit(model)
             text = "" if limit is None else f"KL ≤ {limit:.3g}"
-            yield met, e, line(model, row.flags, c, e, met, text, row.formula[model], row.ort[model])
+            keeps = lambda e, l=limit: l is None or e["kl"] <= l
+            yield r.flags, model, text, keeps, r.formula[model], r.ort[model]
 
 
-def claims(kl):
+def claims(rows):
     for claim, flags, model, factor, other, other_model in CLAIMS:
-        a, b = kl[flags, model], kl[other, other_model]
+        a, b = measured(rows.get((flags, model))), measured(rows.get((other, other_model)))
+        if a is None or b is None:
+            continue
         met = a <= factor * b
         mark = "" if met else " **missed**"
         versus = f"`{other}` on {MODELS[other_model]}: {b:.5f}"
@@ -118,22 +135,29 @@ def claims(kl):
 
 def main():
     qcc, models, out = os.path.abspath(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
-    text, missed, kl = "", 0, {}
+    chosen = re.compile(sys.argv[4] if len(sys.argv) > 4 else "")
+    rows = known_rows(out.read_text()) if out.exists() else {}
+    text, missed, e = "", 0, {}
     with tempfile.TemporaryDirectory() as folder:
         plan = os.path.join(folder, "m.qplan")
-        for rows in (float_rows(qcc, models, plan), quantized_rows(qcc, models, plan, kl)):
-            for met, e, row in rows:
+        for flags, model, limit, keeps, formula, ort in all_rows():
+            if chosen.search(flags or "float"):
+                c, e = measure(qcc, models, model, flags, plan)
+                met = keeps(e)
                 missed += not met
-                text += row
+                row = line(model, flags, c, e, met, limit, formula, ort)
+                rows[flags, model] = row
                 print(row, end="", flush=True)
+            text += rows.get((flags, model), "")
     text += CLAIMS_HEAD
-    for met, row in claims(kl):
+    for met, row in claims(rows):
         missed += not met
         text += row
         print(row, end="", flush=True)
     calib = (pathlib.Path(models) / "calib_tokens.npy").stat().st_size // (8 * 256)
+    windows = (pathlib.Path(models) / "eval_tokens.npy").stat().st_size // (8 * 256)
     head = HEAD.format(
-        windows=e["windows"], tokens=e["tokens"], cores=os.cpu_count(), cpu=processor(), calib=calib
+        windows=windows, tokens=windows * 255, cores=os.cpu_count(), cpu=processor(), calib=calib
     )
     out.parent.mkdir(exist_ok=True)
     out.write_text(head + text)

@@ -106,7 +106,13 @@ fn select_and_map() {
 
 #[test]
 fn casts_between_all_formats() {
-    let all: Vec<&str> = qcc_ir::DType::ALL.iter().map(|d| d.name()).collect();
+    // Those that values without a scheme may have.
+    let plain = |d: &&qcc_ir::DType| !["e2m1", "e8m0", "nf4", "i2", "u2"].contains(&d.name());
+    let all: Vec<&str> = qcc_ir::DType::ALL
+        .iter()
+        .filter(plain)
+        .map(|d| d.name())
+        .collect();
     for from in &all {
         for to in &all {
             each(

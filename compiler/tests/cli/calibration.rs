@@ -66,7 +66,16 @@ fn statistics_stand_for_data() {
         "entropy",
         "entropy:ort",
     ] {
-        let flags = ["--int8", "--act", "static", "--calib-method", method];
+        // The search of smoothing needs samples.
+        let flags = [
+            "--int8",
+            "--act",
+            "static",
+            "--smooth",
+            "off",
+            "--calib-method",
+            method,
+        ];
         let with = |more: &[&str]| module(dir.path(), &[&flags, more].concat());
         let data = with(&["--calib", &calib]);
         assert_eq!(data, with(&["--stats", "a.stats"]), "{method}");

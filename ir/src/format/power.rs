@@ -31,13 +31,15 @@ pub enum PowerRound {
 }
 
 /// The e8m0 code of the power of two nearest to `x`, ties to the greater. What is not positive and
-/// finite, or rounds to 2^128, is NaN.
+/// finite, or rounds to 2^128, is NaN. Of the numbers below 2^-126, those above 2^-127 round up, as
+/// in ml_dtypes.
 #[inline]
 pub const fn encode_e8m0(x: f32) -> u8 {
-    if x > 0.0 && x.is_finite() {
-        ((x.to_bits() + 0x0040_0000) >> 23) as u8
-    } else {
-        255
+    match x.to_bits() {
+        _ if !(x > 0.0 && x.is_finite()) => 255,
+        // 2^-127 is a subnormal f32.
+        bits if bits <= 0x0040_0000 => 0,
+        bits => ((bits + 0x0040_0000) >> 23) as u8,
     }
 }
 

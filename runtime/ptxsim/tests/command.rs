@@ -75,7 +75,7 @@ fn a_run_reports_and_saves_its_results() {
         "{json}"
     );
     assert!(
-        json.contains("\"predicted\":[{\"gpu\":\"A100 SXM 80GB\",\"us\":2.010"),
+        json.contains("\"predicted\":[{\"gpu\":\"A100 SXM 80GB\",\"us\":2.005"),
         "{json}"
     );
 }
