@@ -98,7 +98,7 @@ fn layer_of(f: &Func, v: ValueId, product: ValueId) -> Option<OpId> {
         matches!(&op.kind, OpKind::Linear { segments, accs: 1, expr: None } if segments.is_empty());
     let uses = f.ops.iter().flat_map(|o| &o.operands);
     let single = uses.filter(|u| **u == v).count() == 1 && !f.is_result(v);
-    let constant = op.operands[1..].iter().all(|w| is_const(f, *w));
+    let constant = op.operands.iter().skip(1).all(|w| is_const(f, *w));
     (plain && single && constant && f.ty(v) == f.ty(product)).then_some(id)
 }
 

@@ -1,3 +1,5 @@
+//! Rotations change no result, and spread outliers.
+
 use crate::testing::{difference, module, run_with};
 use crate::{Options, PassContext, Scheme};
 use qcc_ir::graph::{Module, OpKind};

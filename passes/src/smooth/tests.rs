@@ -1,3 +1,5 @@
+//! Smoothing changes no result, follows its equation, and finds strengths.
+
 use super::{smoothed, spots};
 use crate::quantize::{Target, assign};
 use crate::testing::{Oracle, difference, inputs, module, run_with, values};
