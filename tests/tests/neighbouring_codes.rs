@@ -1,10 +1,9 @@
-//! A block whose results differ between GPU code and the processor by more than a kernel may, in a
-//! few rows: every op of it is right, and what differs are neighbouring codes.
+//! Where GPU code and the processor may differ by more than a kernel may: at neighbouring codes.
 //!
 //! `bert_block` has coarse static scales. A float that lies at the boundary of two codes may be
 //! rounded to either of two f16 numbers (both kernels are right), whose codes then differ by one,
-//! and one step of a coarse scale changes a whole row. The proof has three parts, on all values of
-//! the block: each op of the GPU, given the operands that the GPU computed, agrees with the
+//! and one step of a coarse scale changes a whole row. Three things are held, on all values of the
+//! block: each op of the GPU, given the operands that the GPU computed, agrees with the
 //! evaluator; each code is exactly the quantization of the device's own float; and before the first
 //! code that differs, nothing differs by more than a kernel may.
 
@@ -133,7 +132,7 @@ fn operand(m: &Module, f: &Func, v: ValueId, found: &Values) -> Bundle {
 }
 
 #[test]
-fn rows_that_differ_have_neighbouring_codes() {
+fn every_op_and_code_is_right_and_the_first_codes_that_differ_are_neighbours() {
     let m = block();
     let f = &m.funcs[0];
     let file = plan(&m);
