@@ -50,9 +50,8 @@ ROWS = [
     Row(
         f"--fp8 --smooth 0.5 {CALIB}",
         ((19.678, 0.00182), (19.681, 0.00182), (34.448, 0.00200)),
-        models=(LLAMA_OUT,),
     ),
-    Row("--fp8", models=(LLAMA_OUT,)),
+    Row("--fp8"),
     Row(
         "--int8",
         ((19.648, 0.00073), (20.845, 0.06448), (38.815, 0.11620)),
@@ -65,7 +64,6 @@ ROWS = [
         f"--int8 --act static --smooth off {CALIB}",
         ((19.767, 0.00842), (204.131, 2.41198), (84.720, 0.88701)),
         ORT_STATIC,
-        models=(LLAMA_OUT, GPT_OUT,),
     ),
     Row(
         f"--int8 --act static --smooth 0.5 {CALIB}",
@@ -86,18 +84,15 @@ ROWS = [
         f"{G128_SYM} --algo rtn",
         ((19.791, 0.01148), (20.123, 0.03137), (36.934, 0.06974)),
         ORT_G128_SYM,
-        models=(LLAMA,),
     ),
     Row(
         "--scheme w4a16-g32-asym --algo rtn",
         ((19.721, 0.00599), (20.041, 0.02558), (36.477, 0.05691)),
         ORT_G32,
-        models=(LLAMA,),
     ),
     Row(
         f"{W3} --algo rtn",
         ((20.515, 0.04501), (20.854, 0.06510), (37.842, 0.08936)),
-        models=(LLAMA,),
     ),
     Row(
         f"{G128} --algo gptq {CALIB}",
@@ -107,12 +102,10 @@ ROWS = [
     Row(
         f"{G128_SYM} --algo gptq {CALIB}",
         ((19.781, 0.00698), (19.986, 0.02054), (35.933, 0.04187)),
-        models=(LLAMA_OUT,),
     ),
     Row(
         f"{W3} --algo gptq {CALIB}",
         ((20.100, 0.02766), (20.358, 0.04255), (36.128, 0.04916)),
-        models=(LLAMA,),
     ),
     Row(
         f"{G128} --algo awq {CALIB}",
@@ -122,30 +115,28 @@ ROWS = [
     Row(
         f"{G128_SYM} --algo awq {CALIB}",
         ((19.790, 0.00961), (19.802, 0.01019), (34.586, 0.00759)),
-        models=(LLAMA_OUT,),
     ),
     Row(
         f"{W3} --algo awq {CALIB}",
         ((20.235, 0.03527), (20.226, 0.03726), (35.344, 0.02820)),
-        models=(GPT_OUT,),
     ),
-    Row(f"{G128} --algo gptq,refine {CALIB}", ort=ORT_G128, models=(LLAMA,)),
+    Row(f"{G128} --algo gptq,refine {CALIB}", ort=ORT_G128),
     Row(f"--int4 {CALIB}", ort=ORT_G128),
-    Row("--int4", ort=ORT_G32, models=(LLAMA,)),
-    Row("--scheme w4a16-g64-asym --algo hqq", models=(LLAMA,)),
+    Row("--int4", ort=ORT_G32),
+    Row("--scheme w4a16-g64-asym --algo hqq"),
     # Other formats; weights alone but for FP8.
-    Row("--scheme w8a8-fp8-block128", models=(LLAMA_OUT,)),
-    Row("--scheme fp8-e5m2", models=(LLAMA_OUT,)),
-    Row("--scheme mxfp8", models=(LLAMA_OUT,)),
+    Row("--scheme w8a8-fp8-block128"),
+    Row("--scheme fp8-e5m2"),
+    Row("--scheme mxfp8"),
     Row("--mxfp4"),
     Row("--nvfp4"),
-    Row("--scheme nf4", models=(LLAMA_OUT,)),
-    Row(f"--scheme lut4 {CALIB}", models=(LLAMA,)),
-    Row(f"--scheme lut3 {CALIB}", models=(LLAMA,)),
+    Row("--scheme nf4"),
+    Row(f"--scheme lut4 {CALIB}"),
+    Row(f"--scheme lut3 {CALIB}"),
     # Outliers elsewhere: rotated away, or kept float.
-    Row(f"--int8 --smooth off --rotate on {CALIB}", ort=ORT_DYNAMIC, models=(LLAMA_OUT,)),
+    Row(f"--int8 --smooth off --rotate on {CALIB}", ort=ORT_DYNAMIC),
     Row(f"--int8 --act static --smooth off --rotate on {CALIB}", ort=ORT_STATIC),
-    Row(f"--int8 --outlier-columns 6 {CALIB}", ort=ORT_DYNAMIC, models=(GPT_OUT,)),
+    Row(f"--int8 --outlier-columns 6 {CALIB}", ort=ORT_DYNAMIC),
     Row("--scheme w4a4 --algo rtn"),
     Row("--scheme w4a4 --algo rtn --rotate on"),
 ]
