@@ -343,6 +343,7 @@ impl<'a> Compiler<'a> {
             texts.extend(kernels);
             plan.targets.push(section);
         }
+        plan.lay_out_weights();
         if self.options.vendor_gemm && !sections::has_products(&plan) {
             let message = "--vendor-gemm has no effect: no linear layer of a GPU section is one \
                            that the library multiplies";
@@ -440,7 +441,7 @@ impl Compiled {
     pub fn write(&self, path: &Path) -> Result<Written> {
         let mut w = PlanWriter::create(path, &self.contents())?;
         for entry in &self.plan.weights {
-            w.write(&entry.entry, self.weight(entry)?.bytes())?;
+            w.write(&entry.entry, &entry.pack(self.weight(entry)?.bytes())?)?;
         }
         w.finish()
     }
@@ -451,7 +452,7 @@ impl Compiled {
     /// When a weight's source fails.
     pub fn to_bytes(&self) -> Result<AlignedBytes> {
         let fill = |entry: &WeightEntry, put: &mut dyn FnMut(&[u8]) -> Result<()>| {
-            put(self.weight(entry)?.bytes())
+            put(&entry.pack(self.weight(entry)?.bytes())?)
         };
         Ok(plan_in_memory(&self.contents(), fill)?.0)
     }

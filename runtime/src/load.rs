@@ -7,7 +7,7 @@ use qcc_ir::diag::{Diagnostic, Result};
 use qcc_ir::graph::{Module, WeightBytes, WeightData, parse, verify};
 #[cfg(feature = "cpu")]
 use qcc_ir::plan::{Action, Step, step_names};
-use qcc_ir::plan::{Interface, TargetSection, WeightEntry};
+use qcc_ir::plan::{Interface, Layout, TargetSection, WeightEntry};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ struct PlanWeight {
 impl WeightBytes for PlanWeight {
     fn bytes(&self) -> Result<Cow<'_, [u8]>> {
         let entry = &self.file.plan().weights[self.index];
-        self.file.weight(entry).map(Cow::Borrowed)
+        entry.unpack(self.file.weight(entry)?)
     }
 }
 
@@ -80,7 +80,12 @@ fn link_weights(file: &Arc<PlanFile>, module: &mut Module) -> Result<()> {
         let index = listed
             .iter()
             .position(|e| e.name == w.name && e.layout == WeightEntry::ROW_MAJOR);
-        let Some(index) = index else {
+        // Without one in rows, one that can be unpacked.
+        let packed = || {
+            let known = |e: &WeightEntry| e.name == w.name && Layout::named(&e.layout).is_some();
+            listed.iter().position(known)
+        };
+        let Some(index) = index.or_else(packed) else {
             return Err(contradicts(format!(
                 "weight `{}` is not in the file",
                 w.name

@@ -5,11 +5,11 @@
 //! and splats are constants of the kernel; scales and zero points are weights, so layers of one
 //! shape share one kernel.
 
-use super::places::{Part, Place, part_name, place};
+use super::places::{Part, Place, layout, part_name, place};
 use qcc_ir::diag::{Class, Diagnostic, Result};
-use qcc_ir::graph::{Func, Module, Op, TensorType, ValueId};
+use qcc_ir::graph::{Func, Module, Op, OpKind, TensorType, ValueId};
 use qcc_ir::kernel::{Kernel, KernelBuilder, Launch, Ty, Value};
-use qcc_ir::plan::{Arg, Launch as PlanLaunch};
+use qcc_ir::plan::{Arg, Launch as PlanLaunch, Layout};
 use qcc_ir::{DType, DimExpr};
 use std::cell::RefCell;
 
@@ -29,6 +29,8 @@ pub struct Tensor {
     pub ty: TensorType,
     /// Values or codes.
     pub codes: Source,
+    /// How the codes lie.
+    pub layout: Layout,
     /// Scales of a quantized tensor.
     pub scale: Option<Source>,
     /// Zero points of an asymmetric one.
@@ -168,10 +170,15 @@ impl Frame {
             })
         };
         let (scale, zero) = param_types(&ty);
+        let layout = match f.def_op(v).map(|o| &o.kind) {
+            Some(OpKind::Const { weight, .. }) => layout(f, *weight),
+            _ => Layout::RowMajor,
+        };
         let codes = bind(Part::Codes, ty.elem.storage())?;
         let codes = codes.ok_or_else(|| internal(format!("%{} has no place", f.value(v).name)))?;
         Ok(Tensor {
             codes,
+            layout,
             scale: bind(Part::Scale, scale)?,
             zero: bind(Part::Zero, zero)?,
             global: bind(Part::Global, DType::F32)?,
@@ -188,6 +195,7 @@ impl Frame {
         let mut t = Tensor {
             ty,
             codes,
+            layout: Layout::RowMajor,
             scale: None,
             zero: None,
             global: None,

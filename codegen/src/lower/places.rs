@@ -6,9 +6,10 @@
 //! whatever the quantizing op was given, so nothing is copied. Reshapes share their operand's
 //! place.
 
+use crate::kernels::gemm::nibbles;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::graph::{Func, Module, Op, OpKind, ValueId, WeightId};
-use qcc_ir::plan::{Arg, WeightEntry};
+use qcc_ir::plan::{Arg, Layout};
 
 /// What a kernel reads for one part of an operand.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,9 +107,13 @@ pub fn place(m: &Module, f: &Func, v: ValueId, part: Part) -> Result<Option<Plac
     let weight = |w: Option<WeightId>| {
         let w =
             w.ok_or_else(|| Diagnostic::error(911, Class::Internal, "a constant lacks its scale"))?;
+        let layout = match part {
+            Part::Codes => layout(f, w),
+            _ => Layout::RowMajor,
+        };
         Ok(Some(Place::Memory(Arg::Weight {
             name: m.weight(w).name.clone(),
-            layout: WeightEntry::ROW_MAJOR.to_string(),
+            layout: layout.name().to_string(),
         })))
     };
     match f.def_op(v).map(|o| &o.kind) {
@@ -125,5 +130,30 @@ pub fn place(m: &Module, f: &Func, v: ValueId, part: Part) -> Result<Option<Plac
             Part::Global => weight(*global),
         },
         _ => Ok(Some(Place::Memory(Arg::Value(part_name(f, v, part))))),
+    }
+}
+
+/// How the codes of a weight lie: as fragments, if linear layers of few rows that can read them so
+/// are all that reads them.
+pub fn layout(f: &Func, w: WeightId) -> Layout {
+    let is_w = |v: &ValueId| {
+        let kind = f.def_op(*v).map(|o| &o.kind);
+        matches!(kind, Some(OpKind::Const { weight, .. }) if *weight == w)
+    };
+    let mut read = false;
+    for (_, op) in f.ops() {
+        for (i, v) in op.operands.iter().enumerate().filter(|(_, v)| is_w(v)) {
+            let linear = matches!(op.kind, OpKind::Linear { .. });
+            let x = f.ty(op.operands[0]);
+            if !linear || i != 1 || !nibbles::serves(x, f.ty(*v)) {
+                return Layout::RowMajor;
+            }
+            read = true;
+        }
+    }
+    let returned = f.results.iter().any(|(_, v)| is_w(v));
+    match read && !returned {
+        true => Layout::MmaNibbles,
+        false => Layout::RowMajor,
     }
 }

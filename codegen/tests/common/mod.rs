@@ -10,7 +10,7 @@ use qcc_ir::bind::{Sizes, bind_inputs};
 use qcc_ir::eval::{self, weight_tensor};
 use qcc_ir::format::{decode_slice, decode_slice_i64, encode_slice};
 use qcc_ir::graph::{Module, parse, verify};
-use qcc_ir::plan::{Action, Arg, Choice, TargetSection};
+use qcc_ir::plan::{Action, Arg, Choice, Layout, TargetSection};
 use qcc_ir::{DType, DimExpr, Tensor};
 use std::collections::BTreeMap;
 
@@ -46,7 +46,8 @@ struct Device<'a> {
     sizes: &'a Sizes,
     memory: Memory,
     values: BTreeMap<String, DevPtr>,
-    weights: BTreeMap<String, DevPtr>,
+    /// By name and layout.
+    weights: BTreeMap<(String, String), DevPtr>,
     faults: DevPtr,
 }
 
@@ -61,8 +62,7 @@ impl Device<'_> {
         match a {
             Arg::Value(n) => SimArg::Ptr(*self.values.get(n).unwrap_or_else(|| panic!("{n}"))),
             Arg::Weight { name, layout } => {
-                assert_eq!(layout, "row-major");
-                SimArg::Ptr(self.weights[name])
+                SimArg::Ptr(self.weights[&(name.clone(), layout.clone())])
             }
             Arg::Faults => SimArg::Ptr(self.faults),
             Arg::Dim { expr, dtype } => {
@@ -133,8 +133,14 @@ pub(crate) fn simulate(m: &Module, target: &str, inputs: &[Tensor]) -> Vec<Tenso
         d.values.insert(f.value(*v).name.clone(), p);
     }
     for w in &m.weights {
-        let p = d.put(weight_tensor(w).unwrap().bytes());
-        d.weights.insert(w.name.clone(), p);
+        let dense = weight_tensor(w).unwrap();
+        for layout in Layout::ALL {
+            if let Some(bytes) = layout.pack(w.dtype, &w.dims, dense.bytes()) {
+                let key = (w.name.clone(), layout.name().to_string());
+                let p = d.put(&bytes);
+                d.weights.insert(key, p);
+            }
+        }
     }
     let arena = d
         .memory

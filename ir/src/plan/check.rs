@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, Arg, Plan, Step, TargetSection, WeightEntry};
+use super::{Action, Arg, Layout, Plan, Step, TargetSection, WeightEntry};
 use crate::diag::{Class, Diagnostic, Result};
 
 impl Plan {
@@ -60,8 +60,14 @@ impl Plan {
                     w.name, w.layout
                 ));
             }
-            if w.layout != WeightEntry::ROW_MAJOR {
+            let Some(layout) = Layout::named(&w.layout) else {
                 continue;
+            };
+            if !layout.takes(w.dtype, &w.dims) {
+                return bad(format!(
+                    "weight `{}` of type {}{:?} cannot lie as `{}`",
+                    w.name, w.dtype, w.dims, w.layout
+                ));
             }
             match WeightEntry::dense_bytes(w.dtype, &w.dims) {
                 Some(bytes) if bytes == w.bytes => {}

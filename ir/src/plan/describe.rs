@@ -1,10 +1,12 @@
 //! What a plan says about a module: symbols, inputs, outputs, weights, and CPU steps.
 
-use super::{FormatVersion, ModuleEntry, Plan, Port, Step, Symbol, TargetSection, WeightEntry};
+use super::{
+    Action, Arg, FormatVersion, ModuleEntry, Plan, Port, Step, Symbol, TargetSection, WeightEntry,
+};
 use crate::diag::{Class, Diagnostic, Result};
 use crate::graph::{self, Func, Module, ValueId, WeightData};
 use crate::plan::Arena;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What callers of a module see of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +130,45 @@ impl Plan {
             source: w.name.clone(),
         });
         Ok(())
+    }
+
+    /// Gives each weight the layouts that the launches of the sections ask for; all sections must be
+    /// there. A weight that no section reads as rows is held in other layouts alone: a module that is
+    /// loaded unpacks it.
+    pub fn lay_out_weights(&mut self) {
+        let cpu = |s: &TargetSection| {
+            let actions = s.steps.iter().flat_map(|s| &s.run).flat_map(|c| &c.actions);
+            actions.into_iter().any(|a| *a == Action::Cpu)
+        };
+        let all_rows = self.targets.iter().any(cpu);
+        let mut asked: BTreeSet<(&str, &str)> = BTreeSet::new();
+        let steps = self.targets.iter().flat_map(|t| &t.steps);
+        for action in steps.flat_map(|s| &s.run).flat_map(|c| &c.actions) {
+            for arg in action.args() {
+                if let Arg::Weight { name, layout } = arg {
+                    asked.insert((name, layout));
+                }
+            }
+        }
+        let rows = WeightEntry::ROW_MAJOR;
+        let mut weights = Vec::new();
+        for w in self.weights.iter().filter(|w| w.layout == rows) {
+            let others: Vec<&str> = asked
+                .range((w.name.as_str(), "")..)
+                .take_while(|(name, _)| *name == w.name)
+                .map(|(_, layout)| *layout)
+                .filter(|layout| *layout != rows)
+                .collect();
+            if all_rows || others.is_empty() || asked.contains(&(w.name.as_str(), rows)) {
+                weights.push(w.clone());
+            }
+            weights.extend(others.into_iter().map(|layout| WeightEntry {
+                layout: layout.to_string(),
+                entry: format!("{}@{layout}", w.entry),
+                ..w.clone()
+            }));
+        }
+        self.weights = weights;
     }
 
     /// What callers see of the plan.

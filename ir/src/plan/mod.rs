@@ -15,18 +15,22 @@
 
 mod check;
 mod describe;
+mod layout;
 mod section;
 mod select;
 mod text;
 
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use crate::DType;
+use crate::diag::{Class, Diagnostic, Result};
 
 pub use describe::{Interface, step_names};
+pub use layout::Layout;
 pub use section::{
     Action, Arena, Arg, Buffer, Choice, Guard, Kernel, Launch, Step, TargetSection, VENDOR,
     VendorGemm,
@@ -67,7 +71,7 @@ impl std::error::Error for InvalidVersion {}
 impl FromStr for FormatVersion {
     type Err = InvalidVersion;
 
-    fn from_str(s: &str) -> Result<Self, Self::Err> {
+    fn from_str(s: &str) -> std::result::Result<Self, Self::Err> {
         let parts = s.split_once('.').and_then(|(major, minor)| {
             Some(FormatVersion {
                 major: major.parse().ok()?,
@@ -157,7 +161,7 @@ pub struct WeightEntry {
     pub dtype: DType,
     /// Logical dimensions, before packing.
     pub dims: Vec<u64>,
-    /// How the elements lie in the entry; [`WeightEntry::ROW_MAJOR`] is the plain order.
+    /// How the elements lie in the entry: the name of a [`Layout`].
     pub layout: String,
     /// Entry of the file that holds the bytes.
     pub entry: String,
@@ -169,7 +173,46 @@ pub struct WeightEntry {
 
 impl WeightEntry {
     /// The layout of a dense tensor with its last axis contiguous.
-    pub const ROW_MAJOR: &'static str = "row-major";
+    pub const ROW_MAJOR: &'static str = Layout::RowMajor.name();
+
+    /// The bytes of the entry, from those of the row-major tensor.
+    ///
+    /// # Errors
+    /// `Q0408` if the layout is unknown, or the tensor cannot lie so.
+    pub fn pack<'a>(&self, dense: &'a [u8]) -> Result<Cow<'a, [u8]>> {
+        match self.known()? {
+            Layout::RowMajor => Ok(Cow::Borrowed(dense)),
+            l => l
+                .pack(self.dtype, &self.dims, dense)
+                .map(Cow::Owned)
+                .ok_or_else(|| self.misfit()),
+        }
+    }
+
+    /// The bytes of the row-major tensor, from those of the entry.
+    ///
+    /// # Errors
+    /// As [`WeightEntry::pack`].
+    pub fn unpack<'a>(&self, packed: &'a [u8]) -> Result<Cow<'a, [u8]>> {
+        match self.known()? {
+            Layout::RowMajor => Ok(Cow::Borrowed(packed)),
+            l => l
+                .unpack(self.dtype, &self.dims, packed)
+                .map(Cow::Owned)
+                .ok_or_else(|| self.misfit()),
+        }
+    }
+
+    fn known(&self) -> Result<Layout> {
+        Layout::named(&self.layout).ok_or_else(|| self.misfit())
+    }
+
+    fn misfit(&self) -> Diagnostic {
+        let (name, dtype, dims, layout) = (&self.name, self.dtype, &self.dims, &self.layout);
+        let text = format!("weight `{name}` of type {dtype}{dims:?} has no layout `{layout}`");
+        Diagnostic::error(408, Class::Input, text)
+            .hint("the plan contradicts itself: compile the model again")
+    }
 
     /// Bytes of a dense row-major tensor of this type and these dims; `None` on overflow.
     pub fn dense_bytes(dtype: DType, dims: &[u64]) -> Option<u64> {

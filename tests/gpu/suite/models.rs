@@ -222,6 +222,7 @@ pub(crate) fn plan_bytes(text: &str, sm: u32) -> std::result::Result<AlignedByte
     plan.targets.push(section);
     let cpu = TargetSection::cpu("cpu", "m0", &m).map_err(|d| d.to_string())?;
     plan.targets.push(cpu);
+    plan.lay_out_weights();
     texts.insert("text/m0".into(), m.to_string());
     let contents = PlanContents {
         plan: &plan,
@@ -231,7 +232,7 @@ pub(crate) fn plan_bytes(text: &str, sm: u32) -> std::result::Result<AlignedByte
     let written = plan_in_memory(&contents, |entry, put| {
         let held = m.weights.iter().find(|w| w.name == entry.name);
         match held.map(|w| &w.data) {
-            Some(WeightData::Bytes(b)) => put(&b.bytes()?),
+            Some(WeightData::Bytes(b)) => put(&entry.pack(&b.bytes()?)?),
             _ => Ok(()),
         }
     });

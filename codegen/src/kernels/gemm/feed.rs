@@ -6,6 +6,7 @@ use crate::lower::index::{
 };
 use qcc_ir::format::Block;
 use qcc_ir::kernel::{KernelBuilder, Round, Sat, Ty, Value};
+use qcc_ir::plan::Layout;
 use qcc_ir::{DType, DimExpr};
 
 /// What is put into shared memory.
@@ -101,7 +102,11 @@ impl Feed {
         let k = fr.dim(&self.k);
         let first = self.element(fr, c);
         let whole = self.whole_chunk();
-        let raw = whole.then(|| self.load_chunk(fr, first, c.inside));
+        let raw = match (self.t.layout, whole) {
+            (Layout::MmaNibbles, _) => Some(self.load_fragments(fr, c)),
+            (_, true) => Some(self.load_chunk(fr, first, c.inside)),
+            _ => None,
+        };
         (0..n)
             .map(|i| {
                 let at = fr.k.add_imm(c.at, i64::from(i));
@@ -156,6 +161,56 @@ impl Feed {
                 let code = fr.k.shr_imm(b, i * d.bits());
                 let code = fr.k.and_imm(code, (1 << d.bits()) - 1);
                 out.push(number_of(&mut fr.k, code, d));
+            }
+        }
+        out
+    }
+
+    /// The 8 codes of a chunk of `mma-nibbles`: two neighbouring words of a lane.
+    fn load_fragments(&self, fr: &mut Frame, c: &Chunk) -> Vec<Value> {
+        let Source::Pointer(p) = self.t.codes else {
+            return Vec::new();
+        };
+        let d = self.t.ty.elem.storage();
+        let k = &mut fr.k;
+        let chunks = self.k.as_const().unwrap_or(0) / 64;
+        let (row, at) = (k.cvt(c.row, DType::I64), k.cvt(c.at, DType::I64));
+        let block = k.shr_imm(row, 4);
+        let block = k.mul_imm(block, chunks);
+        let chunk = k.shr_imm(at, 6);
+        let block = k.add(block, chunk);
+        // Words: 128 of a block, 4 of a lane; the lane is 4 (row mod 8) + (at mod 32) / 8.
+        let place = k.mul_imm(block, 128);
+        let quad = k.and_imm(row, 7);
+        let quad = k.mul_imm(quad, 16);
+        let place = k.add(place, quad);
+        let part = k.and_imm(at, 31);
+        let part = k.shr_imm(part, 3);
+        let part = k.mul_imm(part, 4);
+        let place = k.add(place, part);
+        let half = k.and_imm(at, 32);
+        let half = k.shr_imm(half, 4);
+        let place = k.add(place, half);
+        let words = k.ptr_cast(p, DType::U32);
+        let words = k.ptr_add(words, place);
+        let none = k.const_bits(Ty::vec(DType::U32, 2), 0);
+        let v = k.load_if(words, c.inside, none);
+        // The lower row of a fragment is one nibble further.
+        let lower = k.shr_imm(c.row, 3);
+        let lower = k.and_imm(lower, 1);
+        let lower = k.shl_imm(lower, 2);
+        let mut out = Vec::new();
+        for word in k.lanes(v) {
+            let word = k.shr(word, lower);
+            for shift in [0, 16, 8, 24] {
+                let nibble = k.shr_imm(word, shift);
+                let nibble = k.and_imm(nibble, 15);
+                let code = k.cvt(nibble, DType::I32);
+                out.push(if d == DType::I4 {
+                    k.add_imm(code, -8)
+                } else {
+                    code
+                });
             }
         }
         out

@@ -22,6 +22,7 @@
 
 mod epilogue;
 mod feed;
+pub(crate) mod nibbles;
 pub mod ring;
 mod tile;
 pub mod vendor;
@@ -150,9 +151,18 @@ pub fn build(
     let rows = DimExpr::product(&x.shape[..x.shape.len() - 1]);
     let mut out: Vec<Candidate> = Vec::new();
     out.extend(wgmma::candidate(m, f, op, u32::from(*accs), target)?);
-    let mut from = 0;
+    let few = nibbles::candidates(m, f, op, u32::from(*accs))?;
+    let mut from = if few.is_empty() {
+        0
+    } else {
+        nibbles::MOST_ROWS + 1
+    };
+    out.extend(few);
     let tiles = tiles(how, x, f.ty(op.operands[1]));
     for (i, t) in tiles.iter().enumerate() {
+        if t.most_rows < from {
+            continue;
+        }
         let to = if i + 1 == tiles.len() {
             u64::MAX
         } else {

@@ -2,7 +2,7 @@
 
 use super::Output;
 use qcc_ir::diag::Result;
-use qcc_ir::plan::{Plan, Port};
+use qcc_ir::plan::{Plan, Port, WeightEntry};
 use qcc_runtime::{PlanFile, Verify};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -72,7 +72,10 @@ fn text(i: &Inspected<'_>) -> String {
     }
     let mut formats: Vec<(String, usize, u64)> = Vec::new();
     for w in &p.weights {
-        let name = w.dtype.to_string();
+        let name = match w.layout.as_str() {
+            WeightEntry::ROW_MAJOR => w.dtype.to_string(),
+            layout => format!("{} as {layout}", w.dtype),
+        };
         match formats.iter_mut().find(|(n, ..)| *n == name) {
             Some((_, count, bytes)) => {
                 *count += 1;
