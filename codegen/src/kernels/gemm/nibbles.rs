@@ -13,7 +13,8 @@
 //! four bits higher `1024 + 16 q`. Scales multiply f32 sums, once for each 32 or 64 columns. The
 //! warps' sums meet in shared memory and are added in the order of warps.
 //!
-//! Preconditions: `n` a multiple of 16, `k` of 64, groups along `k` multiples of 32.
+//! Preconditions: `n` a multiple of 16, `k` of 64, groups along `k` multiples of 32, zero points
+//! integers of at most 8 bits.
 
 use super::{Candidate, Epilogue, Scales, per_row};
 use crate::lower::frame::{Frame, Launched, Source, Tensor, internal};
@@ -50,8 +51,11 @@ pub(crate) fn serves(x: &TensorType, w: &TensorType) -> bool {
         [Block::Fixed(1), Block::Fixed(g)] => g % 32 == 0,
         _ => per_row(w),
     };
+    // `1024 + zero` has to be exact in f16, which it is for integers of 8 bits and not for fractions.
+    let whole = |z: DType| z.is_int() && z.bits() <= 8;
     x.elem.plain() == Some(DType::F16)
         && groups
+        && q.zero.is_none_or(whole)
         && matches!(q.scale, ScaleType::Plain(_))
         && dims.is_some_and(|d| d.iter().all(|n| *n > 0) && Layout::MmaNibbles.takes(q.storage, &d))
 }
