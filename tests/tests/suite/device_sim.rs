@@ -96,7 +96,7 @@ fn every_kernel_of_dynamic_int8_for_ampere() {
     verified(&compile("int8", &["sm_80"], false));
 }
 
-/// About a minute: `cargo test -p qcc-tests --test device_sim -- --ignored`
+/// About a minute: `cargo test -p qcc-tests --test suite device_sim -- --ignored`
 #[test]
 #[ignore = "slow"]
 fn every_kernel_of_static_fp8_and_float() {

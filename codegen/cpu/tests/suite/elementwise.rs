@@ -1,7 +1,6 @@
 //! Elementwise ops, casts, layout and reductions against the oracle.
 
-mod common;
-use common::{Close, F32, check};
+use crate::common::{Close, F32, check};
 use qcc_ir::expr::{BinaryFn, UnaryFn};
 
 const SIZES: &[&[(&str, i64)]] = &[

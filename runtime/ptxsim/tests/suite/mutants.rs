@@ -2,8 +2,7 @@
 
 use ptxsim::{Module, Options, Simulator};
 
-mod support;
-use support::{compare, root, setup};
+use crate::support::{compare, root, setup};
 
 /// The name of the fault, or what else gave the mutant away, over several schedules.
 fn judge(case: &str, text: &str) -> Option<String> {

@@ -2,8 +2,7 @@
 
 use ptxsim::{Module, Options, Simulator};
 
-mod support;
-use support::{compare, root, setup};
+use crate::support::{compare, root, setup};
 
 struct Rng(u64);
 

@@ -1,8 +1,6 @@
 //! Attention, norms and dynamic quantization on the simulator, against the oracle.
 
-mod common;
-
-use common::{check, random};
+use crate::common::{check, random};
 use qcc_ir::DType::{self, Bool, F16, F32};
 
 struct Case {

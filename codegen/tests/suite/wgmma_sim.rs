@@ -1,9 +1,7 @@
 //! FP8 linear layers on Hopper's tensor cores, in the simulator, against the oracle: tails of every
 //! size, two accumulators, segments, expressions, quantized results, more tiles than blocks.
 
-mod common;
-
-use common::{module, random};
+use crate::common::{module, random};
 use qcc_codegen::lower::emit_section;
 use qcc_codegen::target::Target;
 use qcc_ir::DType::F16;
@@ -49,7 +47,7 @@ fn check(what: &str, text: &str, inputs: &[Tensor]) {
         ways.any(|c| c.requires.as_deref() == Some("sm_90a")),
         "{what}"
     );
-    common::check(what, text, inputs, 1e-3);
+    crate::common::check(what, text, inputs, 1e-3);
 }
 
 fn inputs(m: u64, n: u64, k: u64) -> [Tensor; 2] {

@@ -23,7 +23,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const TEXT: &str = include_str!("../filetests/lower/bert_block.qir");
+const TEXT: &str = include_str!("../../filetests/lower/bert_block.qir");
 /// Largest relative error of a float kernel (Frobenius norm).
 const TOLERANCE: f64 = 1e-3;
 /// Largest share of a kernel's codes that may be neighbours of the evaluator's.

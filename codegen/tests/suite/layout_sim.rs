@@ -1,8 +1,6 @@
 //! Elementwise, layout, reduction, window and rotary kernels on the simulator, against the oracle.
 
-mod common;
-
-use common::{check, random};
+use crate::common::{check, random};
 use qcc_ir::DType::{self, Bool, F16, F32, I64};
 use qcc_ir::Tensor;
 

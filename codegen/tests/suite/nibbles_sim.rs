@@ -1,9 +1,7 @@
 //! Linear layers of f16 activations and 4-bit weights that lie as fragments, on the simulator against
 //! the oracle: few rows by their own kernels, many by the tiles, both from the same bytes.
 
-mod common;
-
-use common::{check, random};
+use crate::common::{check, random};
 use qcc_ir::DType::F16;
 
 fn text(weights: &str, ty: &str, of: &str, n: u64, k: u64, linear: &str, out: u64) -> String {

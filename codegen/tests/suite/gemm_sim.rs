@@ -1,9 +1,7 @@
 //! Linear layers and matrix products on the simulator, against the oracle: every storage, any
 //! size, tails, two accumulators, column segments, expressions, quantized results.
 
-mod common;
-
-use common::{check, random};
+use crate::common::{check, random};
 use qcc_ir::DType::{self, BF16, F16, F32};
 
 /// A linear layer over a plain `x` of format `d`, quantized first where `xq` is given.

@@ -5,7 +5,7 @@
 //! docs-llama-outlier.onnx:
 //!
 //! ```text
-//! QCC_MODELS=DIR cargo test -p qcc-tests --test conformance -- --ignored
+//! QCC_MODELS=DIR cargo test -p qcc-tests --test suite conformance -- --ignored
 //! ```
 //!
 //! Every element is compared but those of positions that may see nothing: padding before the first

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ptxsim::{Accumulate, Module, Options, Simulator};
 
-mod support;
-use support::{compare, root, setup};
+use crate::support::{compare, root, setup};
 
 fn run(dir: &Path) -> Result<(), String> {
     let text = std::fs::read_to_string(dir.join("kernel.ptx")).map_err(|e| e.to_string())?;

@@ -1,7 +1,6 @@
 //! Programs as callers see them: binding, refusals, taps, weights that are streamed.
 
-mod common;
-use common::{inputs, module, random, run_cpu};
+use crate::common::{inputs, module, random, run_cpu};
 use qcc_cpu::{CpuExecutor, CpuOptions, CpuProgram, Threads};
 use qcc_ir::exec::Executor;
 use qcc_ir::graph::parse;
@@ -25,7 +24,7 @@ func @main(%x: f32[n, 32], %y: f32[n, 8]) -> (out: f32[n, 8], again: f32[n, 8]) 
 }";
 
 fn tensor(dims: &[u64]) -> Tensor {
-    random(&mut common::Rng(1), DType::F32, dims, (0, 1))
+    random(&mut crate::common::Rng(1), DType::F32, dims, (0, 1))
 }
 
 /// The error's code and text for these inputs.
@@ -41,7 +40,7 @@ fn inputs_that_do_not_fit_are_refused_with_both_sides() {
     let (x, y) = (tensor(&[3, 32]), tensor(&[3, 8]));
     let e = refusal(MLP, std::slice::from_ref(&x));
     assert!(e.contains("1 inputs were given, 2 are needed"), "{e}");
-    let half = random(&mut common::Rng(1), DType::F16, &[3, 32], (0, 1));
+    let half = random(&mut crate::common::Rng(1), DType::F16, &[3, 32], (0, 1));
     let e = refusal(MLP, &[half, y.clone()]);
     assert!(
         e.contains("Q0505") && e.contains("f16") && e.contains("f32[n, 32]"),
@@ -251,7 +250,7 @@ fn streamed_weights_give_the_same_bits_as_decoded_ones() {
 #[test]
 fn a_program_is_shared_between_threads_of_the_caller() {
     let m = module(MLP);
-    let program = common::program(&m, 2);
+    let program = crate::common::program(&m, 2);
     let want: Vec<Vec<Tensor>> = (1..5)
         .map(|n| run_cpu(&m, &inputs(&m, &[("n", n)], (0, 1), n as u64), 1))
         .collect();

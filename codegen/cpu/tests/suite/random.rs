@@ -1,7 +1,6 @@
 //! Random expressions and a whole transformer block against the oracle.
 
-mod common;
-use common::{Close, Rng, check};
+use crate::common::{Close, Rng, check};
 
 /// A shape that broadcasts to `[b, n, m]`.
 const SHAPES: [&str; 7] = [

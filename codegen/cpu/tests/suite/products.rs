@@ -1,7 +1,6 @@
 //! Matmul, linear, convolution, pooling, attention, norms and rotary against the oracle.
 
-mod common;
-use common::{Close, F32, check};
+use crate::common::{Close, F32, check};
 
 fn text(body: &str) -> String {
     format!("qir 1\ndim n = 0..4096\ndim m = 0..4096\n{body}")

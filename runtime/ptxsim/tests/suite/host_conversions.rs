@@ -73,7 +73,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 
 /// Asserts that every block of every column has its golden hash.
 fn check(columns: &[Column]) {
-    let goldens: BTreeMap<(&str, usize), u64> = include_str!("host/goldens.txt")
+    let goldens: BTreeMap<(&str, usize), u64> = include_str!("../host/goldens.txt")
         .lines()
         .map(|l| {
             let w: Vec<&str> = l.split(' ').collect();

@@ -5,9 +5,7 @@
 //! lines that hold it it is; a line that is not there fails the test. The text without the edit runs
 //! without a fault and gives what the oracle gives.
 
-mod broken;
-
-use broken::{Case, Edit, fp8_gemm, graph, w4a16};
+use crate::broken::{Case, Edit, fp8_gemm, graph, w4a16};
 
 /// The copy with this edit is caught as `fault`, at an operation whose name begins with `op`.
 #[track_caller]
