@@ -346,4 +346,21 @@ impl Expr {
         }
         Ok(types)
     }
+
+    /// The divisions and remainders of integers, each with its dividend and divisor, given the
+    /// formats of the operands. They are not defined for a divisor of zero.
+    pub fn integer_divisions(
+        &self,
+        operand: &dyn Fn(u8) -> Option<DType>,
+    ) -> Vec<(BinaryFn, NodeId, NodeId)> {
+        let types = self.types(operand).unwrap_or_default();
+        let typed = self.nodes.iter().zip(types);
+        let division = |(node, ty): (&Node, Compute)| match node {
+            Node::Binary(f @ (BinaryFn::Div | BinaryFn::Mod), a, b) if ty == Compute::I64 => {
+                Some((*f, *a, *b))
+            }
+            _ => None,
+        };
+        typed.filter_map(division).collect()
+    }
 }

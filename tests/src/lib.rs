@@ -8,5 +8,6 @@ pub mod example;
 pub mod filetest;
 pub mod launches;
 pub mod on_sim;
+pub mod plans;
 pub mod ptxas;
 pub mod random;

@@ -12,12 +12,13 @@
 //! the host makes the error (`Q0705`) when the results are read.
 
 use super::map::{THREADS, walk};
+use crate::lower::faults::report;
 use crate::lower::frame::{Frame, Launched, Tensor, internal};
 use crate::lower::index::{Position, load_plain_if, offset};
 use crate::lower::store::store_result;
 use qcc_ir::diag::Result;
 use qcc_ir::graph::{Func, Module, Op, OpKind};
-use qcc_ir::kernel::{AtomicOp, Cmp, Launch, Order, Scope, Value};
+use qcc_ir::kernel::{Cmp, Launch, Value};
 use qcc_ir::{DType, DimExpr};
 
 /// Builds the kernel of an op that moves elements.
@@ -184,17 +185,4 @@ fn gather(fr: &mut Frame, axis: usize, p: &Position, faults: Option<Value>) -> V
     at.push(i);
     at.extend(&p.at[axis + rank..]);
     load_at(fr, &data, at, Some(inside))
-}
-
-/// Lowers the fault words to an index and its position, if none before it was reported.
-fn report(fr: &mut Frame, faults: Value, position: Value, index: Value) {
-    let k = &mut fr.k;
-    let (position, index) = (k.cvt(position, DType::U64), k.cvt(index, DType::U64));
-    let first = k.shl_imm(position, 32);
-    let (upper, lower) = (k.shr_imm(index, 32), k.and_imm(index, i64::from(u32::MAX)));
-    let one = k.i64(1);
-    for (word, half) in [(faults, upper), (k.ptr_add(faults, one), lower)] {
-        let v = k.or(first, half);
-        k.atomic(AtomicOp::Min, Order::Relaxed, Scope::Gpu, word, v);
-    }
 }

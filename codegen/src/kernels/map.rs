@@ -25,6 +25,7 @@ const COLUMN_BLOCKS: i64 = 1024;
 pub fn build(m: &Module, f: &Func, op: &Op, e: &Expr) -> Result<Launched> {
     let shape = f.ty(op.results[0]).shape.clone();
     let mut fr = Frame::open(m, f, op, Launch::threads(THREADS), &[])?;
+    fr.watch(e, &shape);
     let grid = walk(&mut fr, &shape, |fr, p| element(fr, e, &[], p));
     fr.close(grid, 0)
 }

@@ -5,8 +5,10 @@
 //! and splats are constants of the kernel; scales and zero points are weights, so layers of one
 //! shape share one kernel.
 
+use super::faults::divisions;
 use super::places::{Part, Place, layout, part_name, place};
 use qcc_ir::diag::{Class, Diagnostic, Result};
+use qcc_ir::expr::Expr;
 use qcc_ir::graph::{Func, Module, Op, OpKind, TensorType, ValueId};
 use qcc_ir::kernel::{Kernel, KernelBuilder, Launch, Ty, Value};
 use qcc_ir::plan::{Arg, Launch as PlanLaunch, Layout};
@@ -51,6 +53,8 @@ pub struct Frame {
     args: Vec<Arg>,
     block: [u32; 3],
     limits: Vec<Limit>,
+    /// The fault words, where data are checked.
+    watched: Option<Value>,
 }
 
 /// The largest value of a size with which a kernel works.
@@ -111,6 +115,7 @@ impl Frame {
             args: Vec::new(),
             block: launch.block,
             limits: Vec::new(),
+            watched: None,
         };
         let mut seen: Vec<(ValueId, Tensor)> = Vec::new();
         for v in &op.operands {
@@ -146,7 +151,23 @@ impl Frame {
                 fr.dims.push((d, v));
             }
         }
+        if let (Some(e), Some(r)) = (op.kind.expr(), op.results.first()) {
+            fr.watch(e, &f.ty(*r).shape);
+        }
         Ok(fr)
+    }
+
+    /// Declares the step's fault words if an expression at the positions of `shape` may divide
+    /// integers by zero; before the kernel's first operation.
+    pub fn watch(&mut self, e: &Expr, shape: &[DimExpr]) {
+        if self.watched.is_none() && !divisions(e, &self.operands).is_empty() {
+            self.watched = Some(self.faults(shape));
+        }
+    }
+
+    /// The fault words that were declared by [`Frame::watch`].
+    pub fn watched(&self) -> Option<Value> {
+        self.watched
     }
 
     fn pointer(&mut self, arg: Arg, elem: DType, writes: bool) -> Value {

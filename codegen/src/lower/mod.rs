@@ -5,6 +5,7 @@
 //! layers of a model share them.
 
 mod emit;
+pub mod faults;
 pub mod frame;
 pub mod index;
 pub mod places;

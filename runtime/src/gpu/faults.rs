@@ -1,19 +1,21 @@
 //! What kernels report of the data that they met.
 //!
 //! A step that checks its data has two words of 64 bits on the device, all ones as long as nothing
-//! is wrong. For an index outside of its table at position `p` of the index tensor, a kernel lowers
-//! them (unsigned atomic minimum) to
+//! is wrong. For an index outside of its table at position `p` of the index tensor, or an integer that
+//! is divided by zero at position `p` of the result, a kernel lowers them (unsigned atomic minimum) to
 //!
 //! ```text
-//! p · 2³² + upper half of the index        p · 2³² + lower half of the index
+//! p · 2³² + upper half of the number        p · 2³² + lower half of the number
 //! ```
 //!
-//! so what is left is the first bad index, whatever order threads ran in. The words are read after
+//! so what is left is the first of them, whatever order threads ran in. The words are read after
 //! the outputs, when the stream has been waited for, and written again only after a fault.
 
 use qcc_ir::bind::Sizes;
 use qcc_ir::diag::{Diagnostic, Result, index_outside};
-use qcc_ir::graph::{Module, OpKind};
+use qcc_ir::eval::undefined;
+use qcc_ir::expr::BinaryFn;
+use qcc_ir::graph::{Func, Module, Op, OpKind};
 
 use super::driver::{Address, Stream};
 use super::program::Program;
@@ -35,9 +37,10 @@ pub(crate) struct Faults {
 pub(crate) struct Fault {
     /// Position in [`Program::faults`].
     pub(crate) slot: usize,
-    /// Position in the index tensor.
+    /// Position in the index tensor or the result.
     pub(crate) position: u32,
-    pub(crate) index: i64,
+    /// The index or the dividend.
+    pub(crate) number: i64,
 }
 
 impl Faults {
@@ -84,7 +87,7 @@ pub(crate) fn first(words: &[u8]) -> Option<Fault> {
     Some(Fault {
         slot,
         position: (upper >> 32) as u32,
-        index: (upper << 32 | lower & u64::from(u32::MAX)) as i64,
+        number: (upper << 32 | lower & u64::from(u32::MAX)) as i64,
     })
 }
 
@@ -94,17 +97,34 @@ impl Fault {
         let step = &program.steps[program.faults[self.slot]].op;
         let f = module.funcs.first();
         let op = f.and_then(|f| Some((f, f.def_op(f.find(step)?)?)));
-        let gather = op.and_then(|(f, op)| match &op.kind {
-            OpKind::Gather { axis } => Some((f.ty(op.operands[0]), *axis, &op.loc)),
-            _ => None,
+        let known = op.and_then(|(f, op)| {
+            let why = match &op.kind {
+                OpKind::Gather { axis } => {
+                    let dims = s.dims(f.ty(op.operands[0])).ok();
+                    let extent = dims.and_then(|d| d.get(*axis).copied());
+                    index_outside(self.number, *axis, extent.unwrap_or(0))
+                }
+                _ => undefined(division(f, op)?, self.number, 0),
+            };
+            Some(why.at(op.loc.to_string()))
         });
-        match gather {
-            Some((table, axis, loc)) => {
-                let extent = s.dims(table).ok().and_then(|d| d.get(axis).copied());
-                index_outside(self.index, axis, extent.unwrap_or(0)).at(loc.to_string())
-            }
-            None => contradicts(format!("step {step} reports the index {}", self.index)),
-        }
+        known.unwrap_or_else(|| contradicts(format!("step {step} reports {}", self.number)))
+    }
+}
+
+/// The integer division of an op.
+fn division(f: &Func, op: &Op) -> Option<BinaryFn> {
+    let operand = |k: u8| {
+        let v = op.operands.get(usize::from(k));
+        v.map(|v| f.ty(*v).elem.read_as())
+    };
+    match &op.kind {
+        OpKind::Binary(b) => Some(*b),
+        kind => kind
+            .expr()?
+            .integer_divisions(&operand)
+            .first()
+            .map(|d| d.0),
     }
 }
 
@@ -127,7 +147,7 @@ mod tests {
             let want = Fault {
                 slot: 1,
                 position: 7,
-                index,
+                number: index,
             };
             assert_eq!(first(&words), Some(want));
         }

@@ -2,6 +2,7 @@
 
 mod broken;
 mod conformance;
+mod data_errors;
 mod device_sim;
 mod gpu_rates;
 mod kernel_hard;

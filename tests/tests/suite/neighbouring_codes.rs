@@ -8,18 +8,14 @@
 //! - where the devices first differ by more than a kernel may, neighbouring codes are the reason.
 
 use qcc_codegen::cost::Roofline;
-use qcc_codegen::lower::emit_section;
 use qcc_codegen::target::Target;
-use qcc_ir::eval::{eval_op, weight_tensor};
+use qcc_ir::eval::eval_op;
 use qcc_ir::format::{decode_slice, encode_slice};
-use qcc_ir::graph::{Builder, Module, OpKind, TensorType, ValueId, WeightBytes, WeightData, parse};
-use qcc_ir::ledger::Ledger;
-use qcc_ir::plan::{Plan, TargetSection};
+use qcc_ir::graph::{Builder, Module, OpKind, TensorType, ValueId, parse};
 use qcc_ir::{Bundle, DType, Tensor};
 use qcc_passes::{Manager, Options, PassContext, registry};
-use qcc_runtime::plan_file::plan_in_memory;
-use qcc_runtime::{Device, Engine, PlanContents, PlanFile, SimOptions, Threads, Verify};
-use std::borrow::Cow;
+use qcc_runtime::{Device, Engine, PlanFile, SimOptions, Threads};
+use qcc_tests::plans::{fill_weights, plan_of};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -28,15 +24,6 @@ const TEXT: &str = include_str!("../../filetests/lower/bert_block.qir");
 const TOLERANCE: f64 = 1e-3;
 /// Largest share of a kernel's codes that may be neighbours of the evaluator's.
 const BESIDE: f64 = 1e-3;
-
-#[derive(Debug)]
-struct Held(Vec<u8>);
-
-impl WeightBytes for Held {
-    fn bytes(&self) -> qcc_ir::diag::Result<Cow<'_, [u8]>> {
-        Ok(Cow::Borrowed(&self.0))
-    }
-}
 
 /// The fused block with every intermediate value as an output: codes as the numbers that they
 /// stand for.
@@ -49,10 +36,7 @@ fn block(target: &'static Target) -> Module {
         .run(parse(TEXT).unwrap(), &mut context)
         .unwrap()
         .module;
-    for w in &mut m.weights {
-        let bytes = weight_tensor(w).unwrap().bytes().to_vec();
-        w.data = WeightData::Bytes(Arc::new(Held(bytes)));
-    }
+    fill_weights(&mut m);
     let from = m.funcs[0].clone();
     let mut b = Builder::new("main");
     let mut at: BTreeMap<ValueId, ValueId> = BTreeMap::new();
@@ -80,26 +64,6 @@ fn block(target: &'static Target) -> Module {
     }
     m.funcs[0] = b.finish(outputs.iter().map(|(n, v)| (n.as_str(), *v)));
     m
-}
-
-fn plan(m: &Module, target: &'static Target) -> Arc<PlanFile> {
-    let (section, mut texts) = emit_section(m, "m0", target).unwrap();
-    let mut plan = Plan::new("test", "00", "0.1.0");
-    plan.add_module("m0", m).unwrap();
-    plan.targets.push(section);
-    plan.targets
-        .push(TargetSection::cpu("cpu", "m0", m).unwrap());
-    texts.insert("text/m0".into(), m.to_string());
-    let contents = PlanContents {
-        plan: &plan,
-        ledger: &Ledger::new(),
-        texts: &texts,
-    };
-    let written = plan_in_memory(&contents, |entry, put| {
-        let id = m.find_weight(&entry.name).unwrap();
-        put(weight_tensor(m.weight(id))?.bytes())
-    });
-    Arc::new(PlanFile::from_bytes(written.unwrap().0, Verify::Full).unwrap())
 }
 
 fn floats(t: &Tensor) -> Vec<f64> {
@@ -249,7 +213,7 @@ fn uniform(n: usize) -> Vec<f64> {
 fn a_difference_larger_than_a_kernels_comes_from_neighbouring_codes() {
     let target = Target::find("sm_80").unwrap();
     let m = block(target);
-    let file = plan(&m, target);
+    let file = plan_of(&m, target);
     let mut far = 0;
     for (b, s) in [(1, 1), (7, 7), (8, 33)] {
         let (y, first) = compare(&m, &file, b, s);

@@ -212,7 +212,7 @@ impl Trials {
             if let Place::Faults(_) = place {
                 let mut words = faults::clear(1);
                 device.memory.read(*at, &mut words).map_err(fault)?;
-                trial.outside = faults::first(&words).map(|f| f.index);
+                trial.outside = faults::first(&words).map(|f| f.number);
             }
             let Some(name) = self.value(*place).filter(|n| !values.contains_key(*n)) else {
                 continue;
