@@ -98,8 +98,8 @@ pub(crate) struct SchemeArgs {
     /// How activations are quantized.
     #[arg(long, conflicts_with = "auto", help_heading = "Scheme")]
     act: Option<Act>,
-    /// Where the range of static activations ends: minmax, ema, percentile[:P] (99.99), mse,
-    /// entropy or entropy:ort.
+    /// Where the range of static activations ends: minmax, ema, delayed[:N[:M]] (the last 16 batches
+    /// of 8 samples, times 2^0), percentile[:P] (99.99), mse, entropy or entropy:ort.
     #[arg(
         long,
         value_name = "METHOD",
