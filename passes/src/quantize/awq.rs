@@ -6,8 +6,9 @@
 //! ```
 //!
 //! (Lin et al., "AWQ", 2024; the search of its public implementation.) The means are those of all
-//! calibration rows. The block is that of [`trial`](super::trial); of layers whose input comes
-//! from a product, the layer itself. The first of equal losses wins, so *off* (`r = 0`) does.
+//! calibration rows; channels that must have the same factor have the greatest of theirs. The block
+//! is that of [`trial`](super::trial); of layers whose input comes from another layer, the layer
+//! itself. The first of equal losses wins, so *off* (`r = 0`) does.
 //!
 //! When GPTQ follows, it makes good much of what the factors are for, and what they cost (coarser
 //! steps for all other channels) remains. So the block's loss is also measured with weights rounded
@@ -85,7 +86,9 @@ impl Pass for Awq {
                 .last()
                 .copied()
                 .unwrap_or(0);
-            let inputs = Inputs::of(&mut stream, &g, usize::try_from(channels).unwrap_or(0))?;
+            let channels = usize::try_from(channels).unwrap_or(0);
+            let mut inputs = Inputs::of(&mut stream, &g, channels)?;
+            to.tie(&mut inputs.means, f64::max);
             let means = &inputs.means;
             let search = Search::new(module, &stream, to, &readers)?;
             let all: Vec<usize> = (0..RATIOS).collect();
@@ -99,7 +102,9 @@ impl Pass for Awq {
                 best = first_least(&rounded).ratio;
                 tried.extend(rounded);
             }
-            ctx.ledger.record(decision(f, &g, &readers, &tried, best));
+            let mut d = decision(f, &g, &readers, &tried, best);
+            d.rules.extend((best > 0).then(|| to.name(f)));
+            ctx.ledger.record(d);
             if best > 0 {
                 let s: Arc<[f32]> = factors(means, best).into();
                 folded.add(f, to, &readers, &s, &|id| quantized.contains(&id));

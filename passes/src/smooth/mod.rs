@@ -6,8 +6,9 @@
 //! ```
 //!
 //! (Xiao et al., "SmoothQuant", 2023, eq. 4; [`spot`] computes the factors.) What makes `X` takes
-//! the division ([`fold`](crate::quantize::Folded)): a norm in gain and bias, a product of a layer
-//! in the rows of that layer; elsewhere a product of its own stands in front of the readers. The
+//! the division ([`fold`](crate::quantize::Folded)): a norm in gain and bias, what comes from a layer
+//! (by a product, a function like `relu`, or as the values of attention) in the rows of that layer;
+//! elsewhere a product of its own stands in front of the readers. The
 //! statistics of `X` are divided along with it.
 //!
 //! A given α is that of every norm, as in the paper. Without one, [`search`] measures which α, or
