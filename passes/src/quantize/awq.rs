@@ -24,6 +24,7 @@ use super::fit::{methods_of, source, stream};
 use super::fit_weight::{Fit, real};
 use super::fold::{Folded, Target, target};
 use super::methods::Methods;
+use super::scheme::QuantSpec;
 use super::stream::{Group, Stream, groups};
 use super::trial::{Trial, block_outputs, own_outputs, squared_error};
 use crate::pass::{Pass, PassContext};
@@ -57,7 +58,7 @@ impl Pass for Awq {
         let layers = assign(module, ctx)?;
         let wants: BTreeSet<OpId> = layers
             .iter()
-            .filter(|l| methods_of(l, ctx).awq)
+            .filter(|l| methods_of(module, l, ctx).awq)
             .map(|l| l.site.op)
             .collect();
         if wants.is_empty() {
@@ -94,7 +95,7 @@ impl Pass for Awq {
             let all: Vec<usize> = (0..RATIOS).collect();
             let mut tried = search.losses(ctx, means, &all, None)?;
             let mut best = first_least(&tried).ratio;
-            if readers.iter().any(|l| methods_of(l, ctx).gptq) {
+            if readers.iter().any(|l| methods_of(module, l, ctx).gptq) {
                 let some = [0, best / 4, best / 2, best / 2 + best / 4, best];
                 let some: BTreeSet<usize> = some.into_iter().collect();
                 let some: Vec<usize> = some.into_iter().collect();
@@ -254,14 +255,16 @@ impl<'s, 'm> Search<'s, 'm> {
         let mut ready = self.trial.prepare(self.trial.module())?;
         let float = self.weights(&|w, _| read_f32(w))?;
         let wanted = self.trial.outputs(&mut *ready, &float)?;
-        let fit = Fit {
+        let fit = |spec: &QuantSpec| Fit {
             methods: Methods {
                 gptq: gram.is_some(),
+                table: spec.is_table(),
                 ..Methods::default()
             },
             gptq: &ctx.options.gptq,
             threads: ctx.threads,
             scores: false,
+            global: None,
         };
         let mut tried = Vec::with_capacity(ratios.len());
         for ratio in ratios {
@@ -269,7 +272,7 @@ impl<'s, 'm> Search<'s, 'm> {
             let gram = gram.map(|g| scaled_gram(g, &s));
             let weights = self.weights(&|w, l| match l.choice {
                 Some(q) => scaled_and_back(w, &s, &|w| {
-                    let (coded, _) = fit.weight(w, q.weights, gram.as_deref())?;
+                    let (coded, _) = fit(&q.weights).weight(w, q.weights, gram.as_deref())?;
                     real(w, &coded)
                 }),
                 None => read_f32(w),
