@@ -328,7 +328,7 @@ impl<'a> Compiler<'a> {
             prepared.model_hash,
             env!("CARGO_PKG_VERSION"),
         );
-        plan.options = self.options.record(ctx.statistics.is_some());
+        plan.options = self.options.record(ctx.has_samples());
         plan.add_module("main", &module)?;
         let mut texts = BTreeMap::from([("text/main".to_string(), module.to_string())]);
         let mut reports = BTreeMap::new();

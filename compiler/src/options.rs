@@ -121,9 +121,9 @@ impl Options {
         }
     }
 
-    /// The options as they are recorded in a plan. `data`: whether there
-    /// was calibration data. Threads are left out: nothing depends on them.
-    pub(crate) fn record(&self, data: bool) -> BTreeMap<String, String> {
+    /// The options as they are recorded in a plan. `samples`: whether there
+    /// was calibration data to run. Threads are left out: nothing depends on them.
+    pub(crate) fn record(&self, samples: bool) -> BTreeMap<String, String> {
         let p = &self.passes;
         let mut out = BTreeMap::new();
         let mut put = |k: &str, v: String| out.insert(k.to_string(), v);
@@ -160,7 +160,7 @@ impl Options {
         if p.gptq.act_order {
             put("act-order", "on".into());
         }
-        let smooth = match p.smoothing(data) {
+        let smooth = match p.smoothing(samples) {
             Smooth::Default | Smooth::Off => "off".into(),
             Smooth::Alpha(a) => a.to_string(),
             Smooth::Auto => "auto".into(),

@@ -22,8 +22,8 @@ pub enum ActMode {
 /// How far activations are smoothed into weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Smooth {
-    /// `Auto` for integer activations where there is calibration data and outliers are not split
-    /// off, else `Off`.
+    /// `Auto` for integer activations where there are samples to measure on and outliers are not
+    /// split off, else `Off`.
     #[default]
     Default,
     /// Not at all.
@@ -32,7 +32,7 @@ pub enum Smooth {
     /// activations) to 1. Needs calibration data.
     Alpha(f32),
     /// Each group of layers by the exponent that measures best, *off* being one of the
-    /// candidates. Needs calibration data.
+    /// candidates. Needs samples of calibration data.
     Auto,
 }
 
@@ -118,8 +118,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// What smoothing comes to, with calibration data or without.
-    pub fn smoothing(&self, data: bool) -> Smooth {
+    /// What smoothing comes to, with samples of calibration data or without.
+    pub fn smoothing(&self, samples: bool) -> Smooth {
         let mode = |s: &Scheme| match s.act {
             ActMode::Auto => self.act,
             fixed => fixed,
@@ -128,7 +128,9 @@ impl Options {
         let overrides = self.overrides.iter().map(|(_, s)| s);
         let mut schemes = [&self.scheme, &self.head].into_iter().chain(overrides);
         match self.smooth {
-            Smooth::Default if data && self.outliers.is_none() && schemes.any(ints) => Smooth::Auto,
+            Smooth::Default if samples && self.outliers.is_none() && schemes.any(ints) => {
+                Smooth::Auto
+            }
             Smooth::Default => Smooth::Off,
             given => given,
         }

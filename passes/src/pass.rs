@@ -75,6 +75,11 @@ impl<'a> PassContext<'a> {
         }
     }
 
+    /// Whether there is calibration data to run modules on.
+    pub fn has_samples(&self) -> bool {
+        self.executor.is_some() && self.samples.is_some_and(|s| s.batches() > 0)
+    }
+
     /// A context for other options, with the data and the machine of this one; nothing has been
     /// decided in it.
     pub fn with_options<'b>(&self, options: &'b Options) -> PassContext<'b>

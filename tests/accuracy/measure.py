@@ -26,7 +26,7 @@ activation outliers as large models do, and computes the same function.
 
 *Bound* is what the script demands (of float rows: this perplexity to three decimals). *Formula* is
 quantize-dequantize in PyTorch with float32 arithmetic, *onnxruntime* is
-`onnxruntime.quantization` with weights per channel: dynamic for rows with dynamic activations, QDQ
+`onnxruntime.quantization` with weights per channel (per tensor beside `int8-tensor`): dynamic for rows with dynamic activations, QDQ
 S8S8 with min-max calibration for static ones; it has no smoothing, so smoothed rows stand beside its
 plain ones. For 4-bit weights it is MatMulNBits with blocks of the same size. Both are given as
 perplexity / KL and were measured on the same data.

@@ -33,12 +33,14 @@ class Row:
 
 # onnxruntime: static QDQ S8S8 with min-max, weights per channel; dynamic per channel; MatMulNBits.
 ORT_STATIC = ((19.839, 0.01117), (205.658, 2.41321), (85.194, 0.89152))
+ORT_STATIC_TENSOR = ((19.840, 0.01129), (207.742, 2.42595), (86.417, 0.90352))
 ORT_DYNAMIC = ((19.731, 0.00581), (47.090, 0.92176), (70.896, 0.70743))
 ORT_G128 = ((19.763, 0.00933), (20.085, 0.02919), (36.805, 0.06485))
 ORT_G128_SYM = ((19.809, 0.00995), (20.143, 0.02980), (36.823, 0.06686))
 ORT_G32 = ((19.721, 0.00599), (20.041, 0.02558), (36.477, 0.05691))
 G128 = "--scheme w4a16-g128-asym"
 G128_SYM = "--scheme w4a16-g128-sym"
+TENSOR = "--scheme int8-tensor"
 W3 = "--scheme w3a16-g128-asym"
 
 ROWS = [
@@ -74,6 +76,21 @@ ROWS = [
         f"--int8 --act static {CALIB}",
         ort=ORT_STATIC,
         bound={LLAMA_OUT: 0.0085, GPT_OUT: 0.00082},
+    ),
+    # One scale for a whole weight.
+    Row(
+        f"{TENSOR} --act static --smooth off {CALIB}",
+        ((19.778, 0.00852), (204.120, 2.42051), (85.881, 0.89699)),
+        ORT_STATIC_TENSOR,
+    ),
+    Row(
+        f"{TENSOR} --act static --smooth 0.5 {CALIB}",
+        ((19.777, 0.00848), (19.776, 0.00849), (34.382, 0.00086)),
+        ORT_STATIC_TENSOR,
+    ),
+    Row(
+        f"--scheme fp8-tensor {CALIB}",
+        ((19.662, 0.00181), (19.655, 0.00182), (34.442, 0.00200)),
     ),
     Row(
         f"{G128} --algo rtn",
@@ -126,10 +143,13 @@ ROWS = [
     Row("--scheme w4a16-g64-asym --algo hqq"),
     # Other formats; weights alone but for FP8.
     Row("--scheme w8a8-fp8-block128"),
+    Row("--scheme int8-block128"),
     Row("--scheme fp8-e5m2"),
     Row("--scheme mxfp8"),
     Row("--mxfp4"),
     Row("--nvfp4"),
+    Row(f"--nvfp4 --algo gptq,refine {CALIB}"),
+    Row(f"--nvfp4 --algo awq,gptq {CALIB}"),
     Row("--scheme nf4"),
     Row(f"--scheme lut4 {CALIB}"),
     Row(f"--scheme lut3 {CALIB}"),

@@ -3,7 +3,8 @@
     python tests/quant_refs/observers.py > tests/quant_refs/observers.txt
 
 Written from what the tools do: TensorRT's entropy calibration as NVIDIA's toolkits publish it,
-histogram MSE of ModelOpt, percentiles of magnitudes, moving averages of onnxruntime. `entropy:ort`
+histogram MSE of ModelOpt, percentiles of magnitudes, moving averages of onnxruntime, the
+history of Transformer Engine. `entropy:ort`
 calls onnxruntime itself (1.32). Histograms are NumPy's, with bins as wide as the least power of
 two for which 4096 of them cover the largest magnitude. Numbers come from the generator of
 gptq.py, so only results are stored: tensor, format, method, width of a bin, end of the range.
@@ -108,6 +109,12 @@ def ema(x):
     return max(abs(low), abs(high))
 
 
+def delayed(x, window, margin):
+    """Transformer Engine: the largest amax of the history's window; its scale is over 2^margin."""
+    history = [float(np.abs(batch).max()) for batch in x.reshape(-1, 1000)]
+    return max(history[-window:]) * 2.0**margin
+
+
 def main():
     for name, x in tensors():
         x = x.astype(np.float32)
@@ -125,8 +132,14 @@ def main():
             ("int8", "entropy", entropy_trt(x, width)),
             ("int8", "entropy:ort", entropy_ort(x, width)),
         ]
+        rows = [(fmt, method, min(float(end), absmax)) for fmt, method, end in rows]
+        rows += [
+            ("e4m3", "delayed", delayed(x, 16, 0)),
+            ("int8", "delayed:1", delayed(x, 1, 0)),
+            ("int8", "delayed:3:1", delayed(x, 3, 1)),
+        ]
         for fmt, method, end in rows:
-            print(name, fmt, method, repr(float(width)), repr(min(float(end), absmax)))
+            print(name, fmt, method, repr(float(width)), repr(end))
 
 
 if __name__ == "__main__":

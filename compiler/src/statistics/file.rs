@@ -6,6 +6,7 @@
 //! | `NAME/min`, `NAME/max` | F32 `[c]` | extremes of each channel |
 //! | `NAME/magnitude`, `NAME/square` | F64 `[c]` | `Σ|x|` and `Σx²` of each channel |
 //! | `NAME/moving` | F64 `[2]` | moving minimum and maximum |
+//! | `NAME/history` | F32 `[h]` | largest magnitude of each of the last batches, at most 1024 |
 //! | `NAME/width` | I32 `[1]` | `e` of the histogram's bins, which are 2^e wide |
 //! | `NAME/histogram` | U64 `[2, 4096]` | counts of magnitudes: of negative elements, of the others |
 //! | `NAME/gram` | F64 `[c, c]` | `XᵀX` |
@@ -86,6 +87,10 @@ fn put(out: &mut Vec<Entry>, name: &str, v: &ValueStats) {
     }
     if let Some((lo, hi)) = v.moving {
         add("moving", Dtype::F64, vec![2], f64s(&[lo, hi]));
+    }
+    if let Some(h) = &v.history {
+        let bytes = h.iter().flat_map(|x| x.to_le_bytes()).collect();
+        add("history", Dtype::F32, vec![h.len()], bytes);
     }
     if let Some(h) = &v.histogram {
         let counts = h.counts().iter().flat_map(|x| x.to_le_bytes()).collect();

@@ -88,6 +88,7 @@ fn value(parts: &mut Parts<'_>) -> Result<ValueStats> {
         channel_max: max,
         sums,
         moving,
+        history: f32s(parts, "history")?,
         histogram,
         gram: f64s(parts, "gram", &[c, c])?,
     })
@@ -132,6 +133,17 @@ pub(super) fn check(v: &ValueStats) -> Result<()> {
         .is_none_or(|(lo, hi)| lo.is_finite() && hi.is_finite() && lo <= hi)
     {
         return Err(bad("a moving extreme is not finite, or beyond the other"));
+    }
+    let magnitude = |x: &f32| x.is_finite() && *x >= 0.0;
+    let length = 1..=ValueStats::HISTORY;
+    if !v
+        .history
+        .as_ref()
+        .is_none_or(|h| length.contains(&h.len()) && h.iter().all(magnitude))
+    {
+        return Err(bad(
+            "a history is empty, too long, or of numbers that are no magnitudes",
+        ));
     }
     let diagonal = |g: &Vec<f64>| g.iter().step_by(c + 1).all(counted);
     if !v

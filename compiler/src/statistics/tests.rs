@@ -22,6 +22,7 @@ fn statistics() -> ModelStatistics {
     let poor = ValueStats {
         sums: None,
         moving: None,
+        history: None,
         histogram: None,
         ..s.get("x").unwrap().clone()
     };
@@ -144,6 +145,9 @@ fn contents_that_contradict_themselves_are_refused() {
         ],
         vec![("x/moving", Dtype::F64, vec![2], f64s(&[2.0, 1.0]))],
         vec![("x/moving", Dtype::F64, vec![3], f64s(&[0.0, 1.0, 2.0]))],
+        vec![("x/history", Dtype::F32, vec![2], f32s(&[1.0, -1.0]))],
+        vec![("x/history", Dtype::F32, vec![0], f32s(&[]))],
+        vec![("x/history", Dtype::F32, vec![1025], f32s(&[1.0; 1025]))],
         vec![(
             "x/histogram",
             Dtype::U64,

@@ -91,6 +91,34 @@ fn statistics_stand_for_data() {
 }
 
 #[test]
+fn defaults_need_no_more_than_statistics_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, calib) = small();
+    calibrate(dir.path(), &["--calib", &calib, "-o", "s.stats"]);
+    calibrate(
+        dir.path(),
+        &["--calib", &calib, "--hessian", "-o", "h.stats"],
+    );
+    let with =
+        |stats: &str, flags: &[&str]| module(dir.path(), &[&["--stats", stats], flags].concat());
+    let mse = ["--int8", "--act", "static", "--calib-method", "mse"];
+    let off = [&mse[..], &["--smooth", "off"]].concat();
+    assert_eq!(with("s.stats", &mse), with("s.stats", &off));
+    let auto = ["--int8", "--stats", "s.stats", "--smooth", "auto"];
+    assert_eq!(refused(dir.path(), &auto, 2), "Q0525");
+    let int4 = ["--int4"];
+    let [mse, gptq] = [
+        ("w4a16-g32-asym", "mse"),
+        ("w4a16-g128-asym", "gptq,refine"),
+    ]
+    .map(|(scheme, algo)| ["--scheme", scheme, "--algo", algo]);
+    assert_eq!(with("s.stats", &int4), with("s.stats", &mse));
+    assert_eq!(with("h.stats", &int4), with("h.stats", &gptq));
+    let tables = |stats| plan(dir.path(), &["--scheme", "lut4", "--stats", stats]);
+    assert!(tables("s.stats") != tables("h.stats"));
+}
+
+#[test]
 fn methods_differ_and_the_ledger_says_how() {
     let dir = tempfile::tempdir().unwrap();
     let (_, calib) = small();

@@ -27,6 +27,13 @@ fn schemes_fall_back_where_a_gpu_has_no_kernel() {
             "w8a8-fp8-block128-dynamic",
             "w8a8-fp8-block128-weights",
         ),
+        ("int8-tensor", "int8-tensor-dynamic", "int8-tensor-dynamic"),
+        ("fp8-tensor", "fp8-tensor-dynamic", "fp8-tensor-dynamic"),
+        (
+            "int8-block128",
+            "int8-block128-dynamic",
+            "int8-block128-weights",
+        ),
         ("nvfp4", "nvfp4", "nvfp4"),
         ("nf4", "nf4", "float"),
     ] {

@@ -33,7 +33,10 @@ fn options_without_effect() {
     with(&["--act", "dynamic"], &["--act"]);
     with(&["--int4", "--algo", "rtn"], &[]);
     with(&["--int8", "--algo", "rtn"], &[]);
-    with(&["--fp8", "--algo", "gptq"], &["--algo"]);
+    with(&["--fp8", "--algo", "hqq"], &["--algo"]);
+    with(&["--scheme", "lut4", "--algo", "mse"], &["--algo"]);
+    with(&["--scheme", "int8-tensor", "--algo", "hqq"], &["--algo"]);
+    with(&["--nvfp4", "--algo", "mse"], &[]);
     with(&["--int4", "--act-order"], &["--act-order"]);
     with(&["--algo", "rtn"], &["--algo"]);
     with(&["--vendor-gemm", "auto"], &["--vendor-gemm"]);

@@ -303,7 +303,7 @@ mod tests {
         let still = |mut s: Statistics| {
             for name in ["x", "r"] {
                 let mut v = s.get(name).unwrap().clone();
-                v.moving = None;
+                (v.moving, v.history) = (None, None);
                 if name == "r" {
                     v.sums = None;
                 }

@@ -11,6 +11,7 @@
 //!   are asked for, it stays float;
 //! - what the cost model has no kernel for falls back to weights only, then to float.
 
+use super::methods::Inputs;
 use super::scheme::{Granularity, QuantSpec, Scheme};
 use super::sites::{Site, sites};
 use crate::buckets::buckets;
@@ -301,7 +302,8 @@ fn candidates(
         return Ok(Vec::new());
     };
     let data = ctx.statistics.as_ref();
-    let (weights, name) = wanted.resolved(data.is_some());
+    let inputs = super::fit::inputs(m, site, ctx);
+    let (weights, name) = wanted.resolved(inputs != Inputs::Unknown);
     let Some(storage) = scheme.acts else {
         let name = name.unwrap_or_else(|| scheme.name.clone());
         let only = match site.conv {
@@ -334,7 +336,10 @@ fn candidates(
         (ActMode::Auto, mode) | (mode, _) => mode,
     };
     if site.conv {
-        if !matches!(weights.granularity, Granularity::Channel) {
+        if !matches!(
+            weights.granularity,
+            Granularity::Channel | Granularity::Tensor
+        ) {
             let why = "a convolution has no groups of input channels";
             return Ok(vec![(scheme.name.clone(), Err(why.into()))]);
         }

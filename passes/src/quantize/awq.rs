@@ -6,8 +6,9 @@
 //! ```
 //!
 //! (Lin et al., "AWQ", 2024; the search of its public implementation.) The means are those of all
-//! calibration rows. The block is that of [`trial`](super::trial); of layers whose input comes
-//! from a product, the layer itself. The first of equal losses wins, so *off* (`r = 0`) does.
+//! calibration rows; channels that must have the same factor have the greatest of theirs. The block
+//! is that of [`trial`](super::trial); of layers whose input comes from another layer, the layer
+//! itself. The first of equal losses wins, so *off* (`r = 0`) does.
 //!
 //! When GPTQ follows, it makes good much of what the factors are for, and what they cost (coarser
 //! steps for all other channels) remains. So the block's loss is also measured with weights rounded
@@ -23,6 +24,7 @@ use super::fit::{methods_of, source, stream};
 use super::fit_weight::{Fit, real};
 use super::fold::{Folded, Target, target};
 use super::methods::Methods;
+use super::scheme::QuantSpec;
 use super::stream::{Group, Stream, groups};
 use super::trial::{Trial, block_outputs, own_outputs, squared_error};
 use crate::pass::{Pass, PassContext};
@@ -56,7 +58,7 @@ impl Pass for Awq {
         let layers = assign(module, ctx)?;
         let wants: BTreeSet<OpId> = layers
             .iter()
-            .filter(|l| methods_of(l, ctx).awq)
+            .filter(|l| methods_of(module, l, ctx).awq)
             .map(|l| l.site.op)
             .collect();
         if wants.is_empty() {
@@ -85,13 +87,15 @@ impl Pass for Awq {
                 .last()
                 .copied()
                 .unwrap_or(0);
-            let inputs = Inputs::of(&mut stream, &g, usize::try_from(channels).unwrap_or(0))?;
+            let channels = usize::try_from(channels).unwrap_or(0);
+            let mut inputs = Inputs::of(&mut stream, &g, channels)?;
+            to.tie(&mut inputs.means, f64::max);
             let means = &inputs.means;
             let search = Search::new(module, &stream, to, &readers)?;
             let all: Vec<usize> = (0..RATIOS).collect();
             let mut tried = search.losses(ctx, means, &all, None)?;
             let mut best = first_least(&tried).ratio;
-            if readers.iter().any(|l| methods_of(l, ctx).gptq) {
+            if readers.iter().any(|l| methods_of(module, l, ctx).gptq) {
                 let some = [0, best / 4, best / 2, best / 2 + best / 4, best];
                 let some: BTreeSet<usize> = some.into_iter().collect();
                 let some: Vec<usize> = some.into_iter().collect();
@@ -99,7 +103,9 @@ impl Pass for Awq {
                 best = first_least(&rounded).ratio;
                 tried.extend(rounded);
             }
-            ctx.ledger.record(decision(f, &g, &readers, &tried, best));
+            let mut d = decision(f, &g, &readers, &tried, best);
+            d.rules.extend((best > 0).then(|| to.name(f)));
+            ctx.ledger.record(d);
             if best > 0 {
                 let s: Arc<[f32]> = factors(means, best).into();
                 folded.add(f, to, &readers, &s, &|id| quantized.contains(&id));
@@ -249,14 +255,16 @@ impl<'s, 'm> Search<'s, 'm> {
         let mut ready = self.trial.prepare(self.trial.module())?;
         let float = self.weights(&|w, _| read_f32(w))?;
         let wanted = self.trial.outputs(&mut *ready, &float)?;
-        let fit = Fit {
+        let fit = |spec: &QuantSpec| Fit {
             methods: Methods {
                 gptq: gram.is_some(),
+                table: spec.is_table(),
                 ..Methods::default()
             },
             gptq: &ctx.options.gptq,
             threads: ctx.threads,
             scores: false,
+            global: None,
         };
         let mut tried = Vec::with_capacity(ratios.len());
         for ratio in ratios {
@@ -264,7 +272,7 @@ impl<'s, 'm> Search<'s, 'm> {
             let gram = gram.map(|g| scaled_gram(g, &s));
             let weights = self.weights(&|w, l| match l.choice {
                 Some(q) => scaled_and_back(w, &s, &|w| {
-                    let (coded, _) = fit.weight(w, q.weights, gram.as_deref())?;
+                    let (coded, _) = fit(&q.weights).weight(w, q.weights, gram.as_deref())?;
                     real(w, &coded)
                 }),
                 None => read_f32(w),

@@ -2,16 +2,17 @@
 //!
 //! The module stays as it is; what was found is in the context, for `quantize` to use. Methods
 //! with data see each layer's input as the already quantized layers before it make it
-//! ([`stream`](super::stream)). Activations stay float meanwhile. Without samples `gptq` takes
-//! `XᵀX` from the statistics, as the float model makes it.
+//! ([`stream`](super::stream)). Activations stay float meanwhile. Without samples `gptq` and tables
+//! take `XᵀX` from the statistics, as the float model makes it.
 //!
 //! Preconditions: as for `quantize`; with `awq` an executor and samples, with `gptq` those or
 //! statistics with `XᵀX`.
 
 use super::assign::{Assigned, assign};
 use super::fit_weight::{Fit, real};
-use super::methods::Methods;
+use super::methods::{Inputs, Methods};
 use super::scheme::QuantSpec;
+use super::sites::Site;
 use super::stream::{Group, Stream, groups};
 use crate::pass::{Pass, PassContext};
 use qcc_ir::diag::{Class, Diagnostic, Result};
@@ -35,9 +36,10 @@ impl Pass for FitWeights {
             .into_iter()
             .filter(|l| l.choice.is_some() && !l.site.conv)
             .collect();
-        let methods: Vec<Methods> = layers.iter().map(|l| methods_of(l, ctx)).collect();
+        let methods = layers.iter().map(|l| methods_of(module, l, ctx));
+        let methods: Vec<Methods> = methods.collect();
         let f = &module.funcs[0];
-        let sampled = ctx.samples.is_some_and(|s| s.batches() > 0);
+        let sampled = ctx.has_samples();
         if methods.iter().any(|m| m.need_data()) && (sampled || ctx.statistics.is_none()) {
             let mut stream = stream(module, ctx)?;
             for g in groups(f, &layers) {
@@ -45,7 +47,7 @@ impl Pass for FitWeights {
             }
         } else {
             for (l, m) in layers.iter().zip(&methods).filter(|(_, m)| m.any()) {
-                let gram = match m.gptq {
+                let gram = match m.gptq || m.weighted {
                     true => Some(known_gram(f, ctx, l)?),
                     false => None,
                 };
@@ -62,11 +64,20 @@ impl Pass for FitWeights {
 }
 
 /// The methods of a layer.
-pub(super) fn methods_of(l: &Assigned, ctx: &PassContext<'_>) -> Methods {
-    let data = ctx.samples.is_some_and(|s| s.batches() > 0);
+pub(super) fn methods_of(m: &Module, l: &Assigned, ctx: &PassContext<'_>) -> Methods {
+    let chosen = ctx.options.algo.as_deref();
     match l.choice {
-        Some(q) if !l.site.conv => Methods::of(ctx.options.algo.as_deref(), &q.weights, data),
+        Some(q) if !l.site.conv => Methods::of(chosen, &q.weights, inputs(m, &l.site, ctx)),
         _ => Methods::default(),
+    }
+}
+
+/// What is known of a layer's inputs.
+pub(super) fn inputs(m: &Module, site: &Site, ctx: &PassContext<'_>) -> Inputs {
+    match (ctx.has_samples(), gram(&m.funcs[0], ctx, site)) {
+        (true, _) => Inputs::Samples,
+        (false, Some(_)) => Inputs::Gram,
+        (false, None) => Inputs::Unknown,
     }
 }
 
@@ -124,6 +135,7 @@ fn fit<'a>(f: &Func, ctx: &PassContext<'a>, l: &Assigned, methods: Methods) -> F
         gptq: &ctx.options.gptq,
         threads: ctx.threads,
         scores: makes_scores(f, l),
+        global: l.choice.and_then(|q| q.global),
     }
 }
 
@@ -150,19 +162,21 @@ fn spec(l: &Assigned) -> Result<QuantSpec> {
 /// # Errors
 /// `Q0527` when the statistics do not hold it.
 fn known_gram<'a>(f: &Func, ctx: &'a PassContext<'_>, l: &Assigned) -> Result<&'a [f64]> {
-    let name = &f.value(l.site.input).name;
-    let stats = ctx.statistics.as_ref().and_then(|s| s.get(name));
-    let width = f
-        .ty(l.site.weight_value)
-        .fixed_dims()
-        .and_then(|d| d.last().copied());
-    let gram = stats.filter(|s| Some(s.channels() as u64) == width);
-    gram.and_then(|s| s.gram.as_deref()).ok_or_else(|| {
+    gram(f, ctx, &l.site).ok_or_else(|| {
+        let name = &f.value(l.site.input).name;
         let message = format!("gptq needs XᵀX of `{name}`, which the statistics lack");
         Diagnostic::error(527, Class::Input, message)
             .at(&l.site.name)
             .hint("`qcc calibrate --hessian` gathers it; or give --calib, or --algo rtn or mse")
     })
+}
+
+/// `XᵀX` of a layer's input, if the statistics hold it.
+fn gram<'a>(f: &Func, ctx: &'a PassContext<'_>, site: &Site) -> Option<&'a [f64]> {
+    let stats = ctx.statistics.as_ref()?.get(&f.value(site.input).name)?;
+    let dims = f.ty(site.weight_value).fixed_dims()?;
+    let fits = dims.last() == Some(&(stats.channels() as u64));
+    stats.gram.as_deref().filter(|_| fits)
 }
 
 /// The weight of a layer.

@@ -1,7 +1,7 @@
 //! Options that change nothing on this model: the user is told, by a warning for each.
 
 use super::assign::Assigned;
-use super::scheme::Scheme;
+use super::scheme::{QuantSpec, Scheme};
 use crate::options::{ActMode, Options};
 use crate::ranges::CalibMethod;
 use qcc_ir::diag::{Class, Diagnostic};
@@ -43,11 +43,15 @@ pub(super) fn without_effect(
     if options.calib != CalibMethod::MinMax && !layers.iter().any(fixed) {
         out.push(idle("--calib-method", "no activations are static"));
     }
-    let ints = schemes
-        .iter()
-        .any(|s| s.weights.is_some_and(|w| w.are_integers()));
-    if options.algo.is_some() && !ints {
-        out.push(idle("--algo", "no weights become integers"));
+    if let Some(named) = &options.algo {
+        let forms = layers.iter().filter_map(|l| Some(l.choice?.weights));
+        let takes = |spec: QuantSpec| named.iter().any(|a| a.applies(&spec));
+        if !forms.into_iter().any(takes) {
+            out.push(idle(
+                "--algo",
+                "no weights are of a form that it applies to",
+            ));
+        }
     }
     if options.gptq.act_order && !gptq {
         out.push(idle(

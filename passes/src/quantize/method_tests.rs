@@ -152,17 +152,68 @@ fn finer_groups_and_zero_points_help() {
 }
 
 #[test]
+fn any_codes_are_rounded_by_any_method() {
+    let w = heavy();
+    for scheme in ["nvfp4", "mxfp4", "nf4", "lut4", "fp8"] {
+        let of = |algo| error(&w, scheme, algo);
+        let (gptq, refined, both) = (of("gptq"), of("gptq,refine"), of("awq,gptq"));
+        let first = of(if scheme == "lut4" { "awq" } else { "rtn" });
+        assert!(gptq < 0.9 * first, "{scheme}: {first} gptq {gptq}");
+        assert!(refined < gptq, "{scheme}: gptq {gptq} refined {refined}");
+        assert!(
+            both < 1.02 * refined,
+            "{scheme}: refined {refined} awq,gptq {both}"
+        );
+        if scheme != "lut4" {
+            let mse = of("mse");
+            assert!(mse <= first, "{scheme}: rtn {first} mse {mse}");
+        }
+    }
+}
+
+#[test]
+fn output_channels_that_share_scales_are_rounded_by_any_method() {
+    let w = heavy();
+    for scheme in ["w4a16-tensor-asym", "w4a16-block128-asym"] {
+        let of = |algo| error(&w, scheme, algo);
+        let [rtn, mse, gptq] = ["rtn", "mse", "gptq"].map(of);
+        let [clipped, both] = ["mse,gptq", "awq,gptq"].map(of);
+        assert!(
+            mse < rtn && gptq < rtn,
+            "{scheme}: {rtn} mse {mse} gptq {gptq}"
+        );
+        assert!(
+            clipped < gptq && both < gptq,
+            "{scheme}: gptq {gptq} {clipped} {both}"
+        );
+        // Nothing that moves grids row by row.
+        assert_eq!(of("hqq"), rtn, "{scheme}");
+        assert_eq!(of("gptq,refine"), gptq, "{scheme}");
+    }
+    let of = |scheme| error(&w, scheme, "gptq");
+    let errors = ["w4a16-asym", "w4a16-block128-asym", "w4a16-tensor-asym"].map(of);
+    assert!(errors[0] < errors[2] && errors[1] < errors[2], "{errors:?}");
+}
+
+#[test]
 fn a_weight_that_is_no_number_is_refused_by_name() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut w = heavy();
         w[300] = bad;
-        for algo in METHODS {
-            let e = quantize(&layer(&w), "w4a16-g64-asym", algo, &Data::new()).unwrap_err();
+        let forms = [
+            "w4a16-g64-asym",
+            "nvfp4",
+            "mxfp4",
+            "w4a16-tensor-asym",
+            "lut4",
+        ];
+        for (scheme, algo) in forms.iter().flat_map(|s| METHODS.map(|a| (s, a))) {
+            let e = quantize(&layer(&w), scheme, algo, &Data::new()).unwrap_err();
             let at = (e.code().as_str().to_string(), e.place().map(str::to_string));
             assert_eq!(
                 at,
                 ("Q0520".into(), Some("weight w".into())),
-                "{algo} {bad}"
+                "{scheme} {algo} {bad}"
             );
         }
     }

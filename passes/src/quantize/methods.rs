@@ -9,10 +9,16 @@
 //! | `gptq` | makes each rounding error good by the columns behind it ([`gptq`](super::gptq)) | yes |
 //! | `refine` | with `gptq`: searches ranges ([`range_search`](super::range_search)) as it goes, then codes and grids in turn ([`refine`](super::refine)) | yes |
 //!
+//! Codes may be integers, floats or indices of tables, but `hqq` needs integers and `mse` ranges.
+//! What several output channels share (`-tensor`, `-block128`) is not moved row by row: `hqq` and
+//! `refine` leave such weights alone. A method that does not apply to a weight does nothing to it;
+//! where it applies to none, the user is told.
+//!
 //! `awq`, `gptq` and `mse` alone do what their papers and public implementations do. They combine
 //! as `awq,gptq` (the scales of the one, then the rounding of the other; `refine` is part of it),
 //! `gptq,refine` and `mse,gptq`. Without a choice, integer weights of at most 4 bits get
-//! `awq,gptq` with calibration data and `mse` without; all others `rtn`.
+//! `awq,gptq` with samples of calibration data, `gptq,refine` where statistics hold `XᵀX`, else
+//! `mse`; all others `rtn`.
 
 use super::scheme::QuantSpec;
 use qcc_ir::diag::{Class, Diagnostic, Result};
@@ -73,6 +79,16 @@ impl Algo {
         }
     }
 
+    /// Whether it does anything to weights of this form.
+    pub(super) fn applies(self, spec: &QuantSpec) -> bool {
+        match self {
+            Algo::Rtn | Algo::Mse => !spec.is_table(),
+            Algo::Hqq => spec.are_integers() && !spec.shares_rows(),
+            Algo::Awq | Algo::Gptq => true,
+            Algo::Refine => !spec.shares_rows(),
+        }
+    }
+
     /// The name.
     pub fn name(self) -> &'static str {
         NAMES
@@ -80,6 +96,17 @@ impl Algo {
             .find(|(_, a)| *a == self)
             .map_or("", |(n, _)| n)
     }
+}
+
+/// What is known of a layer's inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inputs {
+    /// Nothing that a weight method could use.
+    Unknown,
+    /// `XᵀX`, as the float model makes it.
+    Gram,
+    /// Samples of the model's inputs.
+    Samples,
 }
 
 /// The methods of one layer.
@@ -98,33 +125,25 @@ pub(crate) struct Methods {
 
 impl Methods {
     /// Those for weights of this form.
-    pub(crate) fn of(chosen: Option<&[Algo]>, spec: &QuantSpec, data: bool) -> Self {
-        if !spec.are_integers() {
-            let table = spec.is_table();
-            return Methods {
-                table,
-                weighted: table && data,
-                ..Methods::default()
-            };
-        }
-        let has = |a| chosen.is_some_and(|c| c.contains(&a));
-        match (chosen, spec.bits <= 4) {
-            (Some(_), _) => Methods {
-                mse: has(Algo::Mse),
-                hqq: has(Algo::Hqq),
-                awq: has(Algo::Awq),
-                gptq: has(Algo::Gptq),
-                refine: has(Algo::Gptq) && (has(Algo::Awq) || has(Algo::Refine)),
-                ..Methods::default()
-            },
-            (None, true) => Methods {
-                mse: !data,
-                awq: data,
-                gptq: data,
-                refine: data,
-                ..Methods::default()
-            },
-            (None, false) => Methods::default(),
+    pub(crate) fn of(chosen: Option<&[Algo]>, spec: &QuantSpec, inputs: Inputs) -> Self {
+        let table = spec.is_table();
+        let usual: &[Algo] = match (spec.are_integers() && spec.bits <= 4, inputs) {
+            (true, Inputs::Samples) => &[Algo::Awq, Algo::Gptq],
+            (true, Inputs::Gram) => &[Algo::Gptq, Algo::Refine],
+            (true, Inputs::Unknown) => &[Algo::Mse],
+            (false, _) => &[Algo::Rtn],
+        };
+        let named = chosen.unwrap_or(usual);
+        let has = |a: Algo| named.contains(&a) && a.applies(spec);
+        let refine = named.contains(&Algo::Awq) || named.contains(&Algo::Refine);
+        Methods {
+            mse: has(Algo::Mse),
+            hqq: has(Algo::Hqq),
+            awq: has(Algo::Awq),
+            gptq: has(Algo::Gptq),
+            refine: has(Algo::Gptq) && refine && Algo::Refine.applies(spec),
+            table,
+            weighted: table && inputs != Inputs::Unknown,
         }
     }
 
@@ -165,15 +184,40 @@ mod tests {
 
     #[test]
     fn defaults_depend_on_bits_and_data() {
-        let of = |name: &str, data| {
+        let of = |name: &str, inputs| {
             let s = Scheme::named(name).unwrap();
-            let m = Methods::of(None, &s.weights.unwrap().resolved(data).0, data);
+            let m = Methods::of(None, &s.weights.unwrap().resolved(true).0, inputs);
             (m.mse, m.awq, m.gptq, m.refine)
         };
-        assert_eq!(of("int4", true), (false, true, true, true));
-        assert_eq!(of("int4", false), (true, false, false, false));
-        assert_eq!(of("int8", true), (false, false, false, false));
-        assert_eq!(of("fp8", false), (false, false, false, false));
+        assert_eq!(of("int4", Inputs::Samples), (false, true, true, true));
+        assert_eq!(of("int4", Inputs::Gram), (false, false, true, true));
+        assert_eq!(of("int4", Inputs::Unknown), (true, false, false, false));
+        assert_eq!(of("int8", Inputs::Samples), (false, false, false, false));
+        assert_eq!(of("fp8", Inputs::Unknown), (false, false, false, false));
+    }
+
+    #[test]
+    fn methods_leave_alone_what_they_do_not_apply_to() {
+        let of = |name: &str, algo: &str| {
+            let spec = Scheme::named(name)
+                .unwrap()
+                .weights
+                .unwrap()
+                .resolved(true)
+                .0;
+            let chosen = Algo::list(algo).unwrap();
+            Methods::of(Some(&chosen), &spec, Inputs::Samples)
+        };
+        for name in ["nvfp4", "mxfp4", "nf4", "fp8", "int8", "lut4"] {
+            let m = of(name, "awq,gptq");
+            assert!(m.awq && m.gptq && m.refine, "{name}");
+        }
+        for name in ["int8-tensor", "int8-block128", "fp8-tensor"] {
+            let m = of(name, "gptq,refine");
+            assert!(m.gptq && !m.refine, "{name}");
+        }
+        assert!(!of("nvfp4", "hqq").any() && !of("w4a16-tensor", "hqq").any());
+        assert!(!of("lut4", "mse").mse && of("nf4", "mse").mse);
     }
 
     #[test]
@@ -181,7 +225,7 @@ mod tests {
         let refines = |names| {
             let spec = Scheme::named("int4").unwrap().weights.unwrap();
             let chosen = Algo::list(names).unwrap();
-            Methods::of(Some(&chosen), &spec.resolved(true).0, true).refine
+            Methods::of(Some(&chosen), &spec.resolved(true).0, Inputs::Samples).refine
         };
         assert!(!refines("gptq") && !refines("mse,gptq") && !refines("awq"));
         assert!(refines("gptq,refine") && refines("awq,gptq"));

@@ -83,7 +83,9 @@ impl Pass for Quantize {
     fn run(&self, module: &Module, ctx: &mut PassContext<'_>) -> Result<Module> {
         let assigned = assign(module, ctx)?;
         let mut layers = Layers::new(&assigned, &ctx.codes);
-        let gptq = assigned.iter().any(|l| fit::methods_of(l, ctx).gptq);
+        let gptq = assigned
+            .iter()
+            .any(|l| fit::methods_of(module, l, ctx).gptq);
         // Where schemes were chosen, options had their effect on the choice.
         if ctx.considered.is_empty() {
             ctx.warnings

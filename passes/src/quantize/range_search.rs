@@ -9,16 +9,22 @@
 //! that the group leaves. The error of the weights alone, or of a group alone, chooses other
 //! ranges.
 //!
-//! Both ends are moved together first, then each alone around the best. The first of equal losses
-//! wins. A loss that exceeds the least one so far is not summed to its end.
+//! Both ends are moved together first, then, where there are zero points, each alone around the
+//! best. Float codes lie ever farther apart, so a range that leaves the greatest of them unused may
+//! serve a group better (Cook et al., "Four Over Six", 2025); for scales that are powers of two it
+//! is the next one. The first of equal losses wins. A loss that exceeds the least one so far is not summed to its end.
 
 use super::gptq::{Plan, bounds};
-use super::grid::{Grid, fit};
+use super::grid::Coder;
 use qcc_ir::format::FormatError;
 use qcc_ir::vector::add_scaled_f32;
 
 /// What both ends are multiplied by: 1 first, then a little more and ever less.
 const TOGETHER: [f32; 9] = [1.0, 1.03, 0.97, 0.94, 0.91, 0.88, 0.85, 0.82, 0.79];
+/// The same for float codes, whose range may also be left unused in part.
+const SPREAD: [f32; 12] = [
+    1.0, 1.08, 1.17, 1.26, 1.38, 1.5, 1.75, 2.0, 0.94, 0.88, 0.82, 0.75,
+];
 /// What is then added for each end.
 const ALONE: [f32; 4] = [-0.03, 0.03, -0.06, 0.06];
 /// The widest group that is searched: the cost per weight grows with the width.
@@ -29,6 +35,14 @@ struct Best {
     loss: f32,
     ends: (f32, f32),
     grid: (f32, i32),
+}
+
+/// What both ends of a range are multiplied by, to find the best.
+fn together(coder: &Coder) -> &'static [f32] {
+    match coder.is_uniform() {
+        true => &TOGETHER,
+        false => &SPREAD,
+    }
 }
 
 impl Plan<'_> {
@@ -42,21 +56,22 @@ impl Plan<'_> {
         let mut best = Best {
             loss: f32::INFINITY,
             ends: (1.0, 1.0),
-            grid: fit(&self.spec, lo, hi)?,
+            grid: self.coder.fit(lo, hi)?,
         };
         let mut scratch = vec![0.0; w.len()];
         let mut attempt = |best: &mut Best, ends: (f32, f32)| -> Result<(), FormatError> {
-            let grid = fit(&self.spec, lo * ends.0, hi * ends.1)?;
+            let grid = self.coder.fit(lo * ends.0, hi * ends.1)?;
             scratch.copy_from_slice(w);
             if let Some(loss) = self.loss(&mut scratch, at, grid, best.loss) {
                 *best = Best { loss, ends, grid };
             }
             Ok(())
         };
-        for t in TOGETHER {
-            attempt(&mut best, (t, t))?;
+        for t in together(self.coder) {
+            attempt(&mut best, (*t, *t))?;
         }
-        if self.spec.grid == Grid::Asymmetric {
+        let zeros = self.coder.zeros();
+        if zeros.min < zeros.max {
             let (t, _) = best.ends;
             for a in ALONE {
                 attempt(&mut best, (t + a, t))?;
@@ -72,9 +87,11 @@ impl Plan<'_> {
     /// `Σ e²` of a group on a grid, `None` when it does not stay below `limit`.
     fn loss(&self, w: &mut [f32], at: usize, grid: (f32, i32), limit: f32) -> Option<f32> {
         let (mut loss, end) = (0.0, at + w.len());
+        // Tables have no ranges, so it is no matter which row this is.
+        let cell = self.coder.cell(grid.0, grid.1, 0);
         for i in 0..w.len() {
             let factor = &self.factor[(at + i) * self.k..][at + i..end];
-            let (_, error) = self.step(w[i], factor[0], grid);
+            let (_, error) = self.step(w[i], factor[0], cell);
             loss += error * error;
             if loss.is_nan() || loss >= limit {
                 return None;

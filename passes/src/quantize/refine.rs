@@ -4,23 +4,23 @@
 //! loss = δᵀ·H·δ,   δ = ŵ − w,   g = H·δ,   H = XᵀX + λ·I
 //!
 //! codes:  c_j    ← quantize(ŵ_j − g_j / H_jj)           for each column until none changes
-//! grids:  s, z   ← argmin loss(s·(c − z) in the group)   for each group, z an integer
+//! grids:  s, z   ← argmin loss(s·(v(c) − z) in the group)   for each group, z an integer
 //! ```
 //!
 //! Each step is the exact minimum over what it changes, so the loss never grows. GPTQ cannot go
 //! back: a column is rounded before the errors behind it are known. The first step is coordinate
 //! descent on codes (Behdin et al., "QuantEase", 2023; Nair and Suggala, "CDQuant", 2024). With
 //! codes fixed, the real weights of a group are linear in `s`: for each `z` the best scale is a
-//! quotient of two quadratic forms, and all zero points are tried.
+//! quotient of two quadratic forms, and all zero points are tried. `v(c)` is the number that a code
+//! stands for: itself of integers. The loss is a parabola in `s`, so of the scales that can be stored
+//! the best is the nearest. Tables have no scales: of them only codes move.
 //!
-//! Preconditions: an integer grid and its codes, `λ` the damping that they were found with.
+//! Preconditions: each row has scales of its own, `λ` is the damping that the codes were found with.
 //! Columns are taken with the greatest `H_jj` first, groups in order. All sums are f64.
 
 use super::gptq::{Gptq, Matrix, Rounded};
-use super::grid::Grid;
+use super::grid::{Cell, Coder};
 use super::parallel;
-use super::scheme::QuantSpec;
-use qcc_ir::format::{FormatError, IntRange, QuantFormat};
 use qcc_ir::vector::{add_four_scaled, add_scaled, dot};
 
 /// Rows that a thread takes at a time: they share the reads of `H`.
@@ -39,14 +39,13 @@ struct Plan<'a> {
     order: Vec<usize>,
     /// Sum of each row of `H` inside its group.
     sums: Vec<f64>,
-    format: QuantFormat,
-    levels: IntRange,
-    /// The zero points that a group may have.
-    zeros: IntRange,
+    coder: &'a Coder,
 }
 
 /// Rows on the way.
 struct Rows {
+    /// Which is the first.
+    first: usize,
     codes: Vec<i32>,
     scales: Vec<f32>,
     zeros: Vec<i32>,
@@ -57,28 +56,18 @@ struct Rows {
 }
 
 /// Improves what GPTQ made of `m` in groups of `group` columns.
-///
-/// # Errors
-/// When the form has no integer codes.
 pub(super) fn refine(
     m: Matrix<'_>,
     gram: &[f64],
-    spec: QuantSpec,
+    coder: &Coder,
     group: usize,
     rounded: &mut Rounded,
     threads: usize,
-) -> Result<(), FormatError> {
-    let Some(levels) = spec.levels() else {
-        return Err(FormatError::NotInteger(spec.storage));
-    };
+) {
     let (k, group) = (m.k, group.min(m.k).max(1));
     if k == 0 {
-        return Ok(());
+        return;
     }
-    let zeros = match spec.grid {
-        Grid::Asymmetric => levels,
-        _ => IntRange { min: 0, max: 0 },
-    };
     let ridge = Gptq::ridge(gram, k, rounded.damping) / 2.0;
     let sum = |i: usize| {
         let from = i / group * group;
@@ -94,9 +83,7 @@ pub(super) fn refine(
         group,
         order,
         sums: (0..k).map(sum).collect(),
-        format: spec.format()?,
-        levels,
-        zeros,
+        coder,
     };
     let starts: Vec<usize> = (0..m.n).step_by(ROWS).collect();
     let found = parallel::map(&starts, threads, |first| plan.rows(m, rounded, *first));
@@ -107,7 +94,6 @@ pub(super) fn refine(
         rounded.zeros[groups..][..rows.zeros.len()].copy_from_slice(&rows.zeros);
         rounded.loss -= rows.gain;
     }
-    Ok(())
 }
 
 impl Plan<'_> {
@@ -116,6 +102,7 @@ impl Plan<'_> {
         let (k, groups) = (self.k, self.k.div_ceil(self.group));
         let end = m.n.min(first + ROWS);
         let mut rows = Rows {
+            first,
             codes: from.codes[first * k..end * k].to_vec(),
             scales: from.scales[first * groups..end * groups].to_vec(),
             zeros: from.zeros[first * groups..end * groups].to_vec(),
@@ -132,8 +119,10 @@ impl Plan<'_> {
             }
         }
         self.codes(&mut rows);
-        self.grids(&mut rows);
-        self.codes(&mut rows);
+        if !self.coder.is_table() {
+            self.grids(&mut rows);
+            self.codes(&mut rows);
+        }
         rows
     }
 
@@ -144,12 +133,15 @@ impl Plan<'_> {
 
     /// The real value of a weight.
     fn real(&self, rows: &Rows, row: usize, j: usize) -> f64 {
-        let at = row * self.k.div_ceil(self.group) + j / self.group;
         let code = rows.codes[row * self.k + j];
-        f64::from(
-            self.format
-                .dequantize(code, rows.scales[at], rows.zeros[at]),
-        )
+        f64::from(self.coder.real(code, self.cell(rows, row, j)))
+    }
+
+    /// What codes mean there.
+    fn cell(&self, rows: &Rows, row: usize, j: usize) -> Cell<'_> {
+        let at = row * self.k.div_ceil(self.group) + j / self.group;
+        let (scale, zero) = (rows.scales[at], rows.zeros[at]);
+        self.coder.cell(scale, zero, rows.first + row)
     }
 
     /// The real values of neighbouring columns, from `first` on, have changed by so much.
@@ -175,19 +167,18 @@ impl Plan<'_> {
 
     /// Coordinate descent on the codes.
     fn codes(&self, rows: &mut Rows) {
-        let (k, groups) = (self.k, self.k.div_ceil(self.group));
+        let k = self.k;
         for _ in 0..SWEEPS {
             let mut changed = false;
             for &j in self.order.iter().filter(|j| self.diagonal(**j) > 0.0) {
                 let h = self.diagonal(j);
                 for row in 0..rows.slopes.len() / k {
-                    let (at, group) = (row * k + j, row * groups + j / self.group);
-                    let (real, slope) = (self.real(rows, row, j), rows.slopes[at]);
-                    let wanted = (real - slope / h) as f32;
-                    let (scale, zero) = (rows.scales[group], rows.zeros[group]);
-                    let code = self.format.quantize(wanted, scale, zero);
-                    let code = code.clamp(self.levels.min, self.levels.max);
-                    let by = f64::from(self.format.dequantize(code, scale, zero)) - real;
+                    let at = row * k + j;
+                    let cell = self.cell(rows, row, j);
+                    let real = f64::from(self.coder.real(rows.codes[at], cell));
+                    let slope = rows.slopes[at];
+                    let code = self.coder.code((real - slope / h) as f32, cell);
+                    let by = f64::from(self.coder.real(code, cell)) - real;
                     let gain = -by * (2.0 * slope + by * h);
                     if gain > 0.0 {
                         rows.codes[at] = code;
@@ -217,10 +208,9 @@ impl Plan<'_> {
                 };
                 (rows.scales[at], rows.zeros[at]) = new;
                 rows.gain += gain;
-                let change = |c: &i32| {
-                    let real = |(s, z)| f64::from(self.format.dequantize(*c, s, z));
-                    real(new) - real(old)
-                };
+                let [from, to] = [old, new].map(|(s, z)| self.coder.cell(s, z, rows.first + row));
+                let real = |c: i32, cell| f64::from(self.coder.real(c, cell));
+                let change = |c: &i32| real(*c, to) - real(*c, from);
                 let codes = &rows.codes[row * k..][columns.clone()];
                 changes.push((row, codes.iter().map(change).collect()));
             }
@@ -235,7 +225,7 @@ impl Plan<'_> {
 
     /// The best grid of one group and what it gains; `None` when the old one is.
     ///
-    /// With `u = c − z·1` and `t` the real values on the old grid, the loss of `s·u` is, but for
+    /// With `u = v(c) − z·1` and `t` the real values on the old grid, the loss of `s·u` is, but for
     /// what does not depend on it, `s²·uᵀHu − 2s·(uᵀHt − uᵀg)`.
     fn grid(
         &self,
@@ -246,7 +236,7 @@ impl Plan<'_> {
     ) -> Option<((f32, i32), f64)> {
         let k = self.k;
         let codes = rows.codes[row * k..][columns.clone()].iter();
-        let codes: Vec<f64> = codes.map(|c| f64::from(*c)).collect();
+        let codes: Vec<f64> = codes.map(|c| f64::from(self.coder.number(*c))).collect();
         let slopes = &rows.slopes[row * k..][columns.clone()];
         // cᵀHc, cᵀH1, 1ᵀH1, cᵀg, 1ᵀg
         let (mut cc, mut c1, mut one, mut cg, mut g1) = (0.0, 0.0, 0.0, 0.0, 0.0);
@@ -258,7 +248,8 @@ impl Plan<'_> {
             cg += c * g;
             g1 += g;
         }
-        let (s0, z0) = (f64::from(s0), f64::from(z0));
+        let factor = |stored: f32| f64::from(stored * self.coder.global().unwrap_or(1.0));
+        let (s0, z0) = (factor(s0), f64::from(z0));
         let forms = |z: f64| {
             let quadratic = cc - 2.0 * z * c1 + z * z * one;
             let linear = s0 * (cc - (z + z0) * c1 + z * z0 * one) - (cg - z * g1);
@@ -268,14 +259,21 @@ impl Plan<'_> {
         let old = worth(s0, forms(z0));
         let mut best = None;
         let mut most = old;
-        for z in self.zeros.min..=self.zeros.max {
+        let zeros = self.coder.zeros();
+        for z in zeros.min..=zeros.max {
             let f = forms(f64::from(z));
             let s = (f.1 / f.0) as f32;
-            let value = worth(f64::from(s), f);
             // A scale keeps its sign; the quotient of what is nothing but rounding has none.
-            if f.0 > 0.0 && s.is_normal() && f64::from(s) * s0 > 0.0 && value > most {
+            if !(f.0 > 0.0 && s.is_normal() && f64::from(s) * s0 > 0.0) {
+                continue;
+            }
+            let Some(stored) = self.coder.stored(s) else {
+                continue;
+            };
+            let value = worth(factor(stored), f);
+            if value > most {
                 most = value;
-                best = Some((s, z));
+                best = Some((stored, z));
             }
         }
         best.map(|grid| (grid, most - old))
@@ -287,24 +285,26 @@ mod tests {
     use super::super::Scheme;
     use super::super::gptq::Params;
     use super::super::gptq::tests::inputs;
+    use super::super::scheme::Blocks;
     use super::*;
 
-    fn spec(name: &str) -> QuantSpec {
+    fn coder(name: &str) -> Coder {
         let weights = Scheme::named(name).unwrap().weights.unwrap();
-        weights.resolved(true).0
+        // As if the largest weight were 4.
+        Coder::new(weights.resolved(true).0, Some(4.0 / 2688.0)).unwrap()
     }
 
     /// `δᵀHδ` over all rows, summed as it stands.
-    fn loss(m: Matrix<'_>, gram: &[f64], spec: QuantSpec, group: usize, r: &Rounded) -> f64 {
-        let (k, format) = (m.k, spec.format().unwrap());
+    fn loss(m: Matrix<'_>, gram: &[f64], coder: &Coder, group: usize, r: &Rounded) -> f64 {
+        let k = m.k;
         let ridge = Gptq::ridge(gram, k, r.damping) / 2.0;
         let mut sum = 0.0;
         for row in 0..m.n {
             let delta: Vec<f64> = (0..k)
                 .map(|j| {
                     let at = row * k.div_ceil(group) + j / group;
-                    let real = format.dequantize(r.codes[row * k + j], r.scales[at], r.zeros[at]);
-                    f64::from(real) - f64::from(m.w[row * k + j])
+                    let cell = coder.cell(r.scales[at], r.zeros[at], row);
+                    f64::from(coder.real(r.codes[row * k + j], cell)) - f64::from(m.w[row * k + j])
                 })
                 .collect();
             for (i, d) in delta.iter().enumerate() {
@@ -315,7 +315,7 @@ mod tests {
         sum
     }
 
-    fn rounded(w: &[f32], gram: &[f64], spec: QuantSpec, group: usize, p: Params<'_>) -> Rounded {
+    fn rounded(w: &[f32], gram: &[f64], coder: &Coder, columns: usize, p: Params<'_>) -> Rounded {
         let k = gram.len().isqrt();
         let gptq = Gptq {
             damping: 0.01,
@@ -327,7 +327,8 @@ mod tests {
             n: w.len() / k,
             k,
         };
-        gptq.round(m, gram, spec, group, p).unwrap().unwrap()
+        let blocks = Blocks { rows: 1, columns };
+        gptq.round(m, gram, coder, blocks, p).unwrap().unwrap()
     }
 
     #[test]
@@ -336,13 +337,21 @@ mod tests {
         let (mut w, gram) = inputs(n, k, 256);
         w.chunks_mut(k).for_each(|row| row[5] = 0.0);
         let m = Matrix { w: &w, n, k };
-        let forms = ["w4a16-asym", "w3a16-sym", "w2a16-asym", "w4a16-sym-full"];
-        for (name, group) in forms.into_iter().zip([32, 32, 96, 64]) {
-            let s = spec(name);
+        let forms = [
+            ("w4a16-asym", 32),
+            ("w3a16-sym", 32),
+            ("w2a16-asym", 96),
+            ("w4a16-sym-full", 64),
+            ("nvfp4", 16),
+            ("mxfp4", 32),
+            ("nf4", 32),
+        ];
+        for (name, group) in forms {
+            let s = &coder(name);
             let natural = rounded(&w, &gram, s, group, Params::Natural);
             let searched = rounded(&w, &gram, s, group, Params::Searched);
             let mut refined = searched.clone();
-            refine(m, &gram, s, group, &mut refined, 1).unwrap();
+            refine(m, &gram, s, group, &mut refined, 1);
             let [a, b, c] = [&natural, &searched, &refined].map(|r| loss(m, &gram, s, group, r));
             assert!(b < 0.97 * a && c < 0.97 * b, "{name}: {a} {b} {c}");
             for (r, sum) in [(&searched, b), (&refined, c)] {
@@ -353,7 +362,7 @@ mod tests {
                 );
             }
             let mut threads = searched.clone();
-            refine(m, &gram, s, group, &mut threads, 3).unwrap();
+            refine(m, &gram, s, group, &mut threads, 3);
             assert_eq!(refined, threads, "{name}");
         }
     }
@@ -364,9 +373,9 @@ mod tests {
         let (w, mut gram) = inputs(n, k, 64);
         // A dead input would have weights that count for nothing.
         gram[5 * k + 5] = 1.0;
-        let (m, s) = (Matrix { w: &w, n, k }, spec("w3a16-asym"));
+        let (m, s) = (Matrix { w: &w, n, k }, &coder("w3a16-asym"));
         let mut r = rounded(&w, &gram, s, group, Params::Natural);
-        refine(m, &gram, s, group, &mut r, 1).unwrap();
+        refine(m, &gram, s, group, &mut r, 1);
         let least = loss(m, &gram, s, group, &r);
         for i in 0..r.codes.len() {
             for by in [-1, 1] {
@@ -380,17 +389,17 @@ mod tests {
 
     #[test]
     fn nothing_happens_to_what_cannot_be_better() {
-        let s = spec("w4a16-asym");
+        let s = &coder("w4a16-asym");
         let w = [0.0, 0.0];
         for gram in [[0.0; 4], [1.0, 0.0, 0.0, 1.0]] {
             let m = Matrix { w: &w, n: 1, k: 2 };
             let mut r = rounded(m.w, &gram, s, 2, Params::Searched);
             let before = r.clone();
-            refine(m, &gram, s, 2, &mut r, 1).unwrap();
+            refine(m, &gram, s, 2, &mut r, 1);
             assert_eq!((&r.codes, &r.scales), (&before.codes, &before.scales));
         }
         let none = Matrix { w: &[], n: 3, k: 0 };
         let mut r = rounded(&w, &[1.0; 4], s, 2, Params::Natural);
-        assert!(refine(none, &[], s, 2, &mut r, 1).is_ok());
+        refine(none, &[], s, 2, &mut r, 1);
     }
 }

@@ -5,11 +5,11 @@
 //! code            = saturate(round_half_even(w / scale_b) + zero_b)
 //! ```
 
-use super::grid::fit;
+use super::grid::Coder;
 use super::scheme::QuantSpec;
 use crate::weights::{Quantizer, format_error, read_f32};
 use qcc_ir::diag::Result;
-use qcc_ir::format::{BlockShape, absmax_nd, minmax_nd, scale_global};
+use qcc_ir::format::{BlockShape, FormatError, minmax_nd, scale_global};
 use qcc_ir::graph::Weight;
 
 /// The scales and zero points of a weight. Codes are computed from them on demand.
@@ -34,29 +34,29 @@ pub(super) fn below(
     let fail = |e| format_error(e, &w.name);
     let dims: Vec<usize> = w.dims.iter().map(|d| *d as usize).collect();
     let values = read_f32(w)?;
-    if spec.scale.global().is_none() {
-        let (lo, hi) = minmax_nd(&values, &dims, &block).map_err(fail)?;
-        return from_ranges(w, spec, block, &lo, &hi);
+    let (lo, hi) = minmax_nd(&values, &dims, &block).map_err(fail)?;
+    let global = global_scale(spec, global, &lo, &hi).map_err(fail)?;
+    let coder = Coder::new(*spec, global).map_err(fail)?;
+    from_ranges(&coder, block, &lo, &hi).map_err(fail)
+}
+
+/// The scale above those of blocks with these extremes, if scales have two levels: the given one,
+/// else that of the largest magnitude.
+///
+/// # Errors
+/// When an extreme is infinite.
+pub(super) fn global_scale(
+    spec: &QuantSpec,
+    given: Option<f32>,
+    lo: &[f32],
+    hi: &[f32],
+) -> std::result::Result<Option<f32>, FormatError> {
+    if spec.scale.global().is_none() || given.is_some() {
+        return Ok(given);
     }
-    let format = spec.format().map_err(fail)?;
-    let absmax = absmax_nd(&values, &dims, &block).map_err(fail)?;
-    let global = match global {
-        Some(g) => g,
-        None => scale_global(absmax.iter().fold(0.0, |a, m| m.max(a)), format).map_err(fail)?,
-    };
-    let scales: std::result::Result<Vec<f32>, _> = absmax
-        .into_iter()
-        .map(|m| spec.scale.of_block(m, format, global))
-        .collect();
-    Ok(Quantizer {
-        format,
-        levels: None,
-        block,
-        scale: spec.scale,
-        scales: scales.map_err(fail)?.into(),
-        zeros: None,
-        global: Some(global),
-    })
+    // A NaN is found with its block.
+    let absmax = lo.iter().chain(hi).fold(0.0f32, |a, v| v.abs().max(a));
+    scale_global(absmax, spec.format()?).map(Some)
 }
 
 /// As [`quantizer`] for blocks of which the least and greatest values that count are known.
@@ -64,25 +64,24 @@ pub(super) fn below(
 /// # Errors
 /// When a bound is NaN or infinite.
 pub(super) fn from_ranges(
-    w: &Weight,
-    spec: &QuantSpec,
+    coder: &Coder,
     block: BlockShape,
     lo: &[f32],
     hi: &[f32],
-) -> Result<Quantizer> {
-    let fail = |e| format_error(e, &w.name);
+) -> std::result::Result<Quantizer, FormatError> {
+    let spec = coder.spec();
     let fits: std::result::Result<Vec<(f32, i32)>, _> =
-        lo.iter().zip(hi).map(|(l, h)| fit(spec, *l, *h)).collect();
-    let (scales, zeros): (Vec<f32>, Vec<i32>) = fits.map_err(fail)?.into_iter().unzip();
+        lo.iter().zip(hi).map(|(l, h)| coder.fit(*l, *h)).collect();
+    let (scales, zeros): (Vec<f32>, Vec<i32>) = fits?.into_iter().unzip();
     let asymmetric = spec.grid == super::Grid::Asymmetric;
     Ok(Quantizer {
-        format: spec.format().map_err(fail)?,
+        format: spec.format()?,
         levels: spec.levels().filter(|_| spec.bits < spec.storage.bits()),
         block,
         scale: spec.scale,
         scales: scales.into(),
         zeros: asymmetric.then(|| zeros.into()),
-        global: None,
+        global: coder.global(),
     })
 }
 

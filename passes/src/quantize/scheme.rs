@@ -6,21 +6,25 @@
 //! | `fp8` | e4m3, absmax/448 per output channel | e4m3, absmax/448: static per tensor with calibration data, else dynamic per token |
 //! | `int8` | i8 in [−127, 127], absmax/127 per output channel | i8 in [−127, 127], absmax/127, dynamic per token; of convolutions static per tensor |
 //! | `fp8-e5m2` | as `fp8` with e5m2, absmax/57344 | the same |
+//! | `fp8-tensor`, `fp8-e5m2-tensor`, `int8-tensor` | one scale for the whole weight | as without `-tensor` |
 //! | `w8a8-fp8-block128` | e4m3, absmax/448 per block of 128 × 128 | e4m3, dynamic per token and 128 channels |
+//! | `int8-block128` | i8 in [−127, 127], absmax/127 per block of 128 × 128 | i8, dynamic per token and 128 channels |
 //! | `mxfp8[-⟨round⟩]` | e4m3, a power of two per group of 32 | as they are |
 //! | `mxfp4[-⟨round⟩]` | e2m1, a power of two per group of 32 | as they are |
 //! | `nvfp4` | e2m1, an e4m3 scale per group of 16 under one f32 scale, which layers that read the same value share | as they are |
 //! | `nf4` | nf4, absmax per group of 64 | as they are |
 //! | `lut4`, `lut3` | a table of 16 or 8 values per output channel ([`table`](super::table)) | as they are |
-//! | `int4[-⟨grid⟩]` | with calibration data as `w4a16-g128-asym`, else as `w4a16-g32-asym` | as they are |
+//! | `int4[-⟨grid⟩]` | with calibration data, or `XᵀX` in statistics, as `w4a16-g128-asym`, else as `w4a16-g32-asym` | as they are |
 //!
 //! A suffix fixes the activations whatever the options say: `-static`, `-dynamic`, or
 //! `-weights` for none (`fp8-static`, `int8-weights`, …).
 //!
-//! Further names are put together: `w⟨bits⟩a⟨16|8|4⟩[-g⟨size⟩][-⟨grid⟩]`, such as
+//! Further names are put together: `w⟨bits⟩a⟨16|8|4⟩[-g⟨size⟩|-tensor|-block128][-⟨grid⟩]`, such as
 //! `w4a16-g128-asym`. Weights have 2, 3, 4 or 8 bits; activations stay as they are (`a16`), are
-//! those of `int8` (`a8`), or the same with i4 in [−7, 7], absmax/7 (`a4`). `size` input channels of an output channel share a scale, all of them without `-g`
-//! (the last group of a row may be shorter). How a power of two is found (`⟨round⟩`) is `floor`
+//! those of `int8` (`a8`), or the same with i4 in [−7, 7], absmax/7 (`a4`). With `-g` that many
+//! input channels of an output channel share a scale (the last group of a row may be shorter), with
+//! `-tensor` all weights, with `-block128` those of 128 input and 128 output channels (and 128
+//! channels of a token); without any of them all input channels of an output channel. How a power of two is found (`⟨round⟩`) is `floor`
 //! (OCP MX, the default), `rceil` or `even` ([`PowerRound`]). The [`Grid`] is `asym`, `sym` (the default),
 //! `sym-narrow` or `sym-full`.
 
@@ -48,6 +52,13 @@ pub enum Granularity {
     Square(u32),
 }
 
+/// How many neighbouring rows and columns of a matrix share a scale; at least 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Blocks {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+}
+
 /// How one tensor is quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QuantSpec {
@@ -66,9 +77,11 @@ pub struct QuantSpec {
 /// How many input channels of a weight share a scale, as asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Group {
+    /// All of them, for all output channels.
+    Tensor,
     /// All of them.
     Channel,
-    /// 128 with calibration data, 32 without.
+    /// 128 where a weight method uses what is known of the inputs, else 32.
     Auto,
     /// This many.
     Of(u32),
@@ -111,6 +124,11 @@ pub struct Scheme {
 /// Group sizes that have names.
 const SIZES: [u32; 5] = [16, 32, 64, 128, 256];
 
+/// What follows a name when all weights share a scale.
+const TENSOR: &str = "-tensor";
+/// Rows and columns of a square, and its name.
+const SQUARE: (u32, &str) = (128, "-block128");
+
 const SUFFIXES: &[(&str, ActMode)] = &[
     ("-static", ActMode::Static),
     ("-dynamic", ActMode::Dynamic),
@@ -148,10 +166,11 @@ impl Scheme {
             }),
             _ => Err(
                 Diagnostic::error(41, Class::Usage, format!("there is no scheme `{name}`")).hint(
-                    "schemes are: float, fp8, fp8-e5m2, w8a8-fp8-block128, int8, int4[-⟨grid⟩], \
-                     mxfp8, mxfp4 (both also -floor, -rceil or -even), nvfp4, nf4, lut4, lut3, and w⟨2|3|4|8⟩a⟨16|8|4⟩[-g⟨16|32|64|\
-                     128|256⟩][-⟨asym|sym|sym-narrow|sym-full⟩]; those that quantize activations \
-                     also with -static, -dynamic or -weights",
+                    "schemes are: float, fp8[-tensor], fp8-e5m2[-tensor], w8a8-fp8-block128, \
+                     int8[-tensor|-block128], int4[-⟨grid⟩], mxfp8, mxfp4 (both also -floor, -rceil \
+                     or -even), nvfp4, nf4, lut4, lut3, and w⟨2|3|4|8⟩a⟨16|8|4⟩[-g⟨16|32|64|128|\
+                     256⟩|-tensor|-block128][-⟨asym|sym|sym-narrow|sym-full⟩]; those that quantize \
+                     activations also with -static, -dynamic or -weights",
                 ),
             ),
         }
@@ -171,18 +190,17 @@ impl Scheme {
             };
             Some(float(storage, Group::Of(32), ScaleType::Power(round)))
         };
+        let eight = |storage, group| (float(storage, group, f32), Some(storage));
         let (weights, acts) = match name {
             "float" => return Some(Scheme::float()),
-            "fp8" => (float(DType::E4M3, Group::Channel, f32), Some(DType::E4M3)),
-            "fp8-e5m2" => (float(DType::E5M2, Group::Channel, f32), Some(DType::E5M2)),
-            "w8a8-fp8-block128" => {
-                let squares = float(DType::E4M3, Group::Square(128), f32);
-                (squares, Some(DType::E4M3))
-            }
-            "int8" => (
-                Weights::symmetric(DType::I8, Group::Channel),
-                Some(DType::I8),
-            ),
+            "fp8" => eight(DType::E4M3, Group::Channel),
+            "fp8-tensor" => eight(DType::E4M3, Group::Tensor),
+            "fp8-e5m2" => eight(DType::E5M2, Group::Channel),
+            "fp8-e5m2-tensor" => eight(DType::E5M2, Group::Tensor),
+            "w8a8-fp8-block128" => eight(DType::E4M3, Group::Square(SQUARE.0)),
+            "int8" => eight(DType::I8, Group::Channel),
+            "int8-tensor" => eight(DType::I8, Group::Tensor),
+            "int8-block128" => eight(DType::I8, Group::Square(SQUARE.0)),
             "nvfp4" => {
                 let scale = ScaleType::TwoLevel(DType::E4M3, DType::F32);
                 (float(DType::E2M1, Group::Of(16), scale), None)
@@ -206,12 +224,10 @@ impl Scheme {
             name: name.into(),
             weights: Some(weights),
             acts,
-            act_group: match weights.group {
-                Group::Square(n) => Some(n),
-                _ => None,
-            },
+            act_group: weights.group.of_tokens(),
             act: ActMode::Auto,
-            prefers_static: matches!(name, "fp8" | "fp8-e5m2"),
+            prefers_static: acts.is_some_and(DType::is_float)
+                && weights.group.of_tokens().is_none(),
         })
     }
 
@@ -226,13 +242,10 @@ impl Scheme {
             "4" => Some(DType::I4),
             _ => return None,
         };
-        let (group, grid) = match rest.strip_prefix('g') {
+        let (first, others) = rest.split_once('-').unwrap_or((rest, ""));
+        let (group, grid) = match Group::named(first) {
+            Some(group) => (group, others),
             None => (Group::Channel, rest),
-            Some(sized) => {
-                let (size, grid) = sized.split_once('-').unwrap_or((sized, ""));
-                let size = SIZES.into_iter().find(|n| n.to_string() == size)?;
-                (Group::Of(size), grid)
-            }
         };
         let grid = match grid {
             "" if !name.ends_with('-') => Grid::Half,
@@ -242,7 +255,7 @@ impl Scheme {
             name: name.into(),
             weights: Some(Weights::integer(bits, group, grid)),
             acts,
-            act_group: None,
+            act_group: acts.and_then(|_| group.of_tokens()),
             act: ActMode::Auto,
             prefers_static: false,
         })
@@ -276,6 +289,39 @@ impl Scheme {
             act: self.act,
             ..Scheme::named(&name)?
         })
+    }
+}
+
+impl Group {
+    /// The one that a part of a composed name says.
+    fn named(part: &str) -> Option<Self> {
+        match part.strip_prefix('g') {
+            Some(size) => {
+                let size = SIZES.into_iter().find(|n| n.to_string() == size);
+                size.map(Group::Of)
+            }
+            None if part == &TENSOR[1..] => Some(Group::Tensor),
+            None => (part == &SQUARE.1[1..]).then_some(Group::Square(SQUARE.0)),
+        }
+    }
+
+    /// What it adds to a composed name.
+    fn suffix(self) -> String {
+        match self {
+            Group::Channel | Group::Auto => String::new(),
+            Group::Tensor => TENSOR.into(),
+            Group::Of(n) => format!("-g{n}"),
+            // The only squares that have a name.
+            Group::Square(_) => SQUARE.1.into(),
+        }
+    }
+
+    /// Channels of a token that share a dynamic scale beside such weights; `None` for all.
+    fn of_tokens(self) -> Option<u32> {
+        match self {
+            Group::Square(n) => Some(n),
+            _ => None,
+        }
     }
 }
 
@@ -325,18 +371,15 @@ impl Weights {
     /// The composed name of a scheme with these integer weights.
     fn name(&self, acts: Option<DType>) -> String {
         let acts = acts.map_or(16, DType::bits);
-        let group = match self.group {
-            Group::Channel | Group::Auto => String::new(),
-            // No scheme of integers has squares.
-            Group::Of(n) | Group::Square(n) => format!("-g{n}"),
-        };
+        let group = self.group.suffix();
         format!("w{}a{acts}{group}-{}", self.bits, self.grid.name())
     }
 
-    /// The weights' form where there is calibration data or not, and the name of it where the
-    /// scheme's name leaves it open.
+    /// The weights' form where something is known of the layer's inputs or not, and the name of it
+    /// where the scheme's name leaves it open.
     pub(crate) fn resolved(&self, data: bool) -> (QuantSpec, Option<String>) {
         let granularity = match self.group {
+            Group::Tensor => Granularity::Tensor,
             Group::Channel => Granularity::Channel,
             Group::Of(n) => Granularity::Group(n),
             Group::Square(n) => Granularity::Square(n),
@@ -375,6 +418,28 @@ impl QuantSpec {
     /// Whether codes are numbers, to be multiplied by a scale.
     pub(crate) fn are_integers(&self) -> bool {
         self.storage.is_int() && !self.is_table()
+    }
+
+    /// Whether output channels share scales.
+    pub(crate) fn shares_rows(&self) -> bool {
+        matches!(
+            self.granularity,
+            Granularity::Tensor | Granularity::Square(_)
+        )
+    }
+
+    /// The blocks of an `[n, k]` matrix.
+    pub(crate) fn blocks(&self, n: usize, k: usize) -> Blocks {
+        let (rows, columns) = match self.granularity {
+            Granularity::Tensor => (n, k),
+            Granularity::Channel | Granularity::Token => (1, k),
+            Granularity::Group(g) => (1, g as usize),
+            Granularity::Square(b) => (b as usize, b as usize),
+        };
+        Blocks {
+            rows: rows.min(n).max(1),
+            columns: columns.min(k).max(1),
+        }
     }
 
     /// Whether codes index tables.

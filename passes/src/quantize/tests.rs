@@ -323,4 +323,17 @@ fn activations_in_four_bits_and_in_groups_are_dynamic() {
             "%up: q<e4m3, [128, 128], scale=f32>[6, 4] = const @up, @up.scale",
         ]
     );
+    let (m, _) = run(MLP, &options("int8-block128"), None).unwrap();
+    assert_eq!(
+        lines(&m, &["x.q", "up"]),
+        [
+            r#"%x.q: q<i8, [1, 128], scale=f32, dynamic, narrow>[n, 4] = quantize %x @"layers.0.up""#,
+            "%up: q<i8, [128, 128], scale=f32, narrow>[6, 4] = const @up, @up.scale",
+        ]
+    );
+    let (m, _) = run(MLP, &options("int8-tensor"), None).unwrap();
+    assert_eq!(
+        lines(&m, &["up"]),
+        ["%up: q<i8, [*, *], scale=f32, narrow>[6, 4] = const @up, @up.scale"]
+    );
 }

@@ -8,12 +8,15 @@
 //! |---|---|---|
 //! | `minmax` | the largest magnitude | extremes |
 //! | `ema` | the larger magnitude of the moving extremes | moving extremes |
+//! | `delayed[:N[:M]]` | the largest magnitude of the last N batches (16), times 2ᴹ (M = 0) | largest magnitudes of the last batches |
 //! | `percentile[:P]` | the least bin edge below which P % of the magnitudes lie (99.99) | histogram |
 //! | `mse` | the bin edge of least squared error ([`mse`]) | histogram |
 //! | `entropy` | the bin edge of least information lost ([`entropy`]); integers only | histogram |
 //! | `entropy:ort` | the same as onnxruntime computes it | histogram |
 //!
-//! No method goes beyond the largest magnitude. All are functions of the statistics alone, so
+//! `delayed` is the recipe that NVIDIA's Transformer Engine has for training in FP8, at compile time:
+//! its history of magnitudes (`max` over a window; N = 1 is its `most_recent`) and its margin. With a
+//! margin it goes beyond the largest magnitude; no other method does. All are functions of the statistics alone, so
 //! any runtime can supply them.
 
 mod entropy;
@@ -34,6 +37,13 @@ pub enum CalibMethod {
     MinMax,
     /// Extremes averaged over batches.
     Ema,
+    /// The largest magnitude of the last batches, with a margin.
+    Delayed {
+        /// How many batches.
+        window: u32,
+        /// By how many powers of two the range goes beyond.
+        margin: u32,
+    },
     /// The magnitude below which this many percent lie.
     Percentile(f64),
     /// Least squared error.
@@ -44,14 +54,19 @@ pub enum CalibMethod {
     EntropyOrt,
 }
 
+/// Batches of a delayed range unless said otherwise.
+const WINDOW: u32 = 16;
+/// The largest margin that has a meaning: more bits than any format has.
+const MOST_MARGIN: u32 = 16;
 /// Percent of the magnitudes that lie in the range unless said otherwise.
 const PERCENT: f64 = 99.99;
 
 impl CalibMethod {
-    /// The method of this name: `minmax`, `ema`, `percentile[:P]`, `mse`, `entropy[:ort]`.
+    /// The method of this name: `minmax`, `ema`, `delayed[:N[:M]]`, `percentile[:P]`, `mse`,
+    /// `entropy[:ort]`.
     ///
     /// # Errors
-    /// `Q0049` when there is none, or P is no number above 0 and up to 100.
+    /// `Q0049` when there is none, or a number of it lies outside of what it may be.
     pub fn named(name: &str) -> Result<Self> {
         let (base, detail) = match name.split_once(':') {
             Some((b, d)) => (b, Some(d)),
@@ -63,6 +78,11 @@ impl CalibMethod {
             ("mse", None) => return Ok(CalibMethod::Mse),
             ("entropy", None) => return Ok(CalibMethod::Entropy),
             ("entropy", Some("ort")) => return Ok(CalibMethod::EntropyOrt),
+            ("delayed", detail) => {
+                if let Some(found) = delayed(detail) {
+                    return Ok(found);
+                }
+            }
             ("percentile", None) => return Ok(CalibMethod::Percentile(PERCENT)),
             ("percentile", Some(p)) => {
                 let p = p.parse().ok().filter(|p| *p > 0.0 && *p <= 100.0);
@@ -74,7 +94,8 @@ impl CalibMethod {
         }
         let message = format!("there is no calibration method `{name}`");
         Err(Diagnostic::error(49, Class::Usage, message).hint(
-            "methods are minmax, ema, percentile[:P] with P above 0 and up to 100, mse, entropy \
+            "methods are minmax, ema, delayed[:N[:M]] over the last N (1 to 1024) batches with a \
+             margin of M (0 to 16) bits, percentile[:P] with P above 0 and up to 100, mse, entropy \
              and entropy:ort",
         ))
     }
@@ -102,6 +123,19 @@ impl CalibMethod {
                     )
                 })?;
                 lo.abs().max(hi.abs())
+            }
+            CalibMethod::Delayed { window, margin } => {
+                let history = stats.history.as_ref().filter(|h| !h.is_empty());
+                let history = history.ok_or_else(|| {
+                    self.lacks(
+                        "history of batches",
+                        "it belongs to one run over data, and neither merging nor smoothing \
+                         keeps it: give --calib, or use another method",
+                    )
+                })?;
+                let recent = history.iter().rev().take(window as usize);
+                let largest = recent.fold(0.0f32, |a, x| a.max(*x));
+                return Ok(largest * (1u32 << margin) as f32);
             }
             CalibMethod::Percentile(p) => percentile(self.histogram(stats)?, p),
             CalibMethod::Mse => mse::threshold(self.histogram(stats)?, absmax, format)?,
@@ -151,12 +185,27 @@ impl fmt::Display for CalibMethod {
         match self {
             CalibMethod::MinMax => f.write_str("minmax"),
             CalibMethod::Ema => f.write_str("ema"),
+            CalibMethod::Delayed { window, margin: 0 } => write!(f, "delayed:{window}"),
+            CalibMethod::Delayed { window, margin } => write!(f, "delayed:{window}:{margin}"),
             CalibMethod::Percentile(p) => write!(f, "percentile:{p}"),
             CalibMethod::Mse => f.write_str("mse"),
             CalibMethod::Entropy => f.write_str("entropy"),
             CalibMethod::EntropyOrt => f.write_str("entropy:ort"),
         }
     }
+}
+
+/// `N[:M]`
+fn delayed(detail: Option<&str>) -> Option<CalibMethod> {
+    let (window, margin) = match detail {
+        None => (WINDOW, 0),
+        Some(d) => {
+            let (n, m) = d.split_once(':').unwrap_or((d, "0"));
+            (n.parse().ok()?, m.parse().ok()?)
+        }
+    };
+    let fits = (1..=ValueStats::HISTORY as u32).contains(&window) && margin <= MOST_MARGIN;
+    fits.then_some(CalibMethod::Delayed { window, margin })
 }
 
 /// The least edge below which this many percent of the magnitudes lie.

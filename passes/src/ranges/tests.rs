@@ -56,7 +56,7 @@ fn ends_of_ranges_are_those_of_the_reference() {
         assert!(off <= width * 0.5, "{line}: {got}");
         count += 1;
     }
-    assert_eq!(count, 6 * 10);
+    assert_eq!(count, 6 * 13);
 }
 
 #[test]
@@ -64,6 +64,8 @@ fn names() {
     for name in [
         "minmax",
         "ema",
+        "delayed:4",
+        "delayed:1024:2",
         "percentile:99.5",
         "mse",
         "entropy",
@@ -73,7 +75,16 @@ fn names() {
     }
     let p = CalibMethod::named("percentile").unwrap();
     assert_eq!(p.to_string(), "percentile:99.99");
+    let d = CalibMethod::named("delayed").unwrap();
+    assert_eq!(d.to_string(), "delayed:16");
     for bad in [
+        "delayed:",
+        "delayed:0",
+        "delayed:1025",
+        "delayed:4:17",
+        "delayed:4:",
+        "delayed:4:1:1",
+        "delayed:max",
         "",
         "max",
         "percentile:",
@@ -94,8 +105,15 @@ fn names() {
 #[test]
 fn what_is_lacking_is_named() {
     let mut s = stats(&[1.0, -3.0]);
-    (s.histogram, s.moving) = (None, None);
-    for name in ["ema", "percentile", "mse", "entropy", "entropy:ort"] {
+    (s.histogram, s.moving, s.history) = (None, None, None);
+    for name in [
+        "ema",
+        "delayed",
+        "percentile",
+        "mse",
+        "entropy",
+        "entropy:ort",
+    ] {
         let m = CalibMethod::named(name).unwrap();
         let e = m.threshold(&s, int8()).unwrap_err();
         assert_eq!(e.code(), "Q0527", "{name}");
@@ -119,6 +137,7 @@ fn entropy_needs_levels_of_equal_width() {
 fn the_whole_range_is_kept_where_nothing_can_be_cut_off() {
     let all = [
         CalibMethod::Ema,
+        CalibMethod::named("delayed:1").unwrap(),
         CalibMethod::Percentile(100.0),
         CalibMethod::Mse,
         CalibMethod::Entropy,
@@ -134,7 +153,7 @@ fn the_whole_range_is_kept_where_nothing_can_be_cut_off() {
             );
         }
         let nothing = ValueStats::new(1);
-        if m != CalibMethod::Ema {
+        if m != CalibMethod::Ema && m != CalibMethod::named("delayed:1").unwrap() {
             assert_eq!(m.threshold(&nothing, int8()).unwrap(), 0.0, "{m}");
         }
     }
@@ -148,4 +167,16 @@ fn a_percentile_is_the_least_edge_that_holds_it() {
     // Bins are a quarter wide, and numbers lie on their lower edges.
     assert_eq!((end(99.0), end(50.0)), (990.25, 500.25));
     assert_eq!(end(100.0), 1000.0);
+}
+
+#[test]
+fn a_delayed_range_looks_back_so_far() {
+    let s = stats(&(0..4000).map(|i| (4000 - i) as f32).collect::<Vec<f32>>());
+    let end = |name: &str| {
+        let m = CalibMethod::named(name).unwrap();
+        m.threshold(&s, int8()).unwrap()
+    };
+    assert_eq!((end("delayed:1"), end("delayed:2")), (1000.0, 2000.0));
+    assert_eq!((end("delayed"), end("delayed:1:1")), (4000.0, 2000.0));
+    assert_eq!(end("delayed:3:2"), 12000.0);
 }

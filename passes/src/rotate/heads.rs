@@ -10,9 +10,10 @@
 //! them; only one linear layer reads what attention gives, as it is.
 
 use super::rule::{Columns, Plan, Rows};
-use super::{is_plain_linear, maker, op_name, readers, width};
+use super::{op_name, readers};
+use crate::analysis::{is_plain_linear, projection, read_once};
 use crate::weights::Rotation;
-use qcc_ir::graph::{Func, Module, Op, OpId, OpKind, ValueId};
+use qcc_ir::graph::{Func, Module, Op, OpId, OpKind};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -56,14 +57,10 @@ struct Ends {
 
 fn ends(f: &Func, op: &Op, heads: u64, seed: u64, plan: &Plan) -> Result<Ends, String> {
     let (v, y) = (op.operands[2], op.results[0]);
-    let only = |v: ValueId| {
-        let reads = f.ops.iter().flat_map(|o| &o.operands);
-        reads.filter(|u| **u == v).count() == 1 && !f.is_result(v)
-    };
-    if !only(v) || !only(y) {
+    if !read_once(f, v) || !read_once(f, y) {
         return Err("more than one op reads its values or its result".into());
     }
-    let (values, span) = projection(f, v).ok_or("no linear layer makes its values")?;
+    let (values, span) = projection(f, v).ok_or("no linear layer makes its values for it alone")?;
     if plan.has_rows(values) {
         return Err("what makes its values is rotated already".into());
     }
@@ -81,26 +78,4 @@ fn ends(f: &Func, op: &Op, heads: u64, seed: u64, plan: &Plan) -> Result<Ends, S
         output,
         rotation,
     })
-}
-
-/// The linear layer that makes a value, and which of its columns the value is.
-fn projection(f: &Func, v: ValueId) -> Option<(OpId, Range<usize>)> {
-    let id = maker(f, v)?;
-    let op = &f.ops[id.index()];
-    match &op.kind {
-        OpKind::Linear { .. } if is_plain_linear(f, op) => Some((id, 0..width(f, v)?)),
-        OpKind::Slice {
-            starts,
-            ends,
-            steps,
-        } => {
-            let from = maker(f, op.operands[0])?;
-            let last = starts.len().checked_sub(1)?;
-            let [a, b] = [&starts[last], &ends[last]].map(|e| e.as_const());
-            let span = usize::try_from(a?).ok()?..usize::try_from(b?).ok()?;
-            let linear = is_plain_linear(f, &f.ops[from.index()]);
-            (linear && steps[last] == 1).then_some((from, span))
-        }
-        _ => None,
-    }
 }

@@ -23,11 +23,12 @@ mod rule;
 #[cfg(test)]
 mod tests;
 
+use crate::analysis::width;
 use crate::pass::{Pass, PassContext};
 use crate::quantize::{Site, intents, maker_name};
 use crate::weights::Rotation;
 use qcc_ir::diag::{Class, Diagnostic, Result};
-use qcc_ir::graph::{Def, Func, Module, Op, OpId, OpKind, ValueId};
+use qcc_ir::graph::{Func, Module, Op, OpId, ValueId};
 use qcc_ir::ledger::{Candidate, Decision, Topic};
 use rule::Plan;
 use std::sync::Arc;
@@ -88,33 +89,6 @@ fn online<'a>(m: &Module, layers: impl Iterator<Item = &'a Site>, seed: u64, pla
         let chosen = format!("online, hadamard {}", r.size());
         plan.decide(&site.name, &chosen, vec![site.name.clone()]);
         plan.online(site.op, Arc::new(r));
-    }
-}
-
-/// The extent of a value's last dimension.
-fn width(f: &Func, v: ValueId) -> Option<usize> {
-    let last = f.ty(v).shape.last()?.as_const()?;
-    usize::try_from(last).ok().filter(|n| *n > 0)
-}
-
-/// Whether a value is a constant without a scheme.
-fn is_const(f: &Func, v: ValueId) -> bool {
-    let kind = f.def_op(v).map(|o| &o.kind);
-    matches!(kind, Some(OpKind::Const { scale: None, .. }))
-}
-
-/// Whether an op is a linear layer with constant parameters that nothing is fused with.
-fn is_plain_linear(f: &Func, op: &Op) -> bool {
-    let plain =
-        matches!(&op.kind, OpKind::Linear { segments, accs: 1, expr: None } if segments.is_empty());
-    plain && op.operands[1..].iter().all(|v| is_const(f, *v))
-}
-
-/// The op that makes a value.
-fn maker(f: &Func, v: ValueId) -> Option<OpId> {
-    match f.value(v).def {
-        Def::Param(_) => None,
-        Def::Result(id, _) => Some(id),
     }
 }
 

@@ -14,7 +14,8 @@
 //! the ledger says why.
 
 use super::rule::{Columns, Plan, Rows};
-use super::{is_const, is_plain_linear, maker, op_name, readers, width};
+use super::{op_name, readers};
+use crate::analysis::{is_const, is_plain_linear, maker, width};
 use crate::weights::Rotation;
 use qcc_ir::DimExpr;
 use qcc_ir::expr::BinaryFn;

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! (Xiao et al., "SmoothQuant", 2023, eq. 4; [`spot`] computes the factors.) What makes `X` takes
-//! the division ([`fold`](crate::quantize::Folded)): a norm in gain and bias, a product of a layer
-//! in the rows of that layer; elsewhere a product of its own stands in front of the readers. The
+//! the division ([`fold`](crate::quantize::Folded)): a norm in gain and bias, what comes from a layer
+//! (by a product, a function like `relu`, or as the values of attention) in the rows of that layer;
+//! elsewhere a product of its own stands in front of the readers. The
 //! statistics of `X` are divided along with it.
 //!
 //! A given α is that of every norm, as in the paper. Without one, [`search`] measures which α, or
@@ -17,7 +18,8 @@
 //! quantized activations; what takes the division has constant parameters and no other readers.
 //! A group that does not meet them is left as it is, and the ledger says why.
 //!
-//! Without data nothing is smoothed; norms whose gains make outliers are named ([`outliers`]).
+//! The search needs samples, a given α statistics. Without data, and by default with statistics
+//! alone, nothing is smoothed; norms whose gains make outliers are then named ([`outliers`]).
 
 mod fake;
 mod outliers;
@@ -50,11 +52,12 @@ impl Pass for Smooth {
     }
 
     fn run(&self, module: &Module, ctx: &mut PassContext<'_>) -> Result<Module> {
-        let mode = ctx.options.smoothing(ctx.statistics.is_some());
+        let mode = ctx.options.smoothing(ctx.has_samples());
         if module.funcs.is_empty() {
             return Ok(module.clone());
         }
-        if ctx.statistics.is_none() {
+        let default = ctx.options.smooth == Mode::Default && !ctx.has_samples();
+        if ctx.statistics.is_none() || default {
             outliers::warn(module, ctx)?;
         }
         if mode == Mode::Off {
@@ -111,16 +114,7 @@ fn choices(
         layers,
         spots,
     };
-    if let Some(found) = bench.search(ctx)? {
-        return Ok(found);
-    }
-    let usual = |s: &Spot<'_>| {
-        let mut c = Choice::given(s.is_norm().then_some(search::USUAL));
-        let why = "there are no samples to measure on";
-        c.considered.push(Candidate::refused("search", why));
-        c
-    };
-    Ok(spots.iter().map(usual).collect())
+    bench.search(ctx)
 }
 
 /// What can be smoothed; what cannot goes to the ledger. A given strength is for norms only.

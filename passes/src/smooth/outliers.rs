@@ -2,7 +2,7 @@
 //!
 //! A norm scales each channel by its gain. A gain of many times the median makes its channel set
 //! the scale of a token, and the codes of all others small: of int8, eight times leave them four
-//! of seven bits. Without calibration data nothing can be done about it but to say so.
+//! of seven bits. Where nothing is smoothed for want of calibration data, that is said.
 //!
 //! ```text
 //! ratio = max |g| / median |g|
@@ -55,7 +55,13 @@ pub(super) fn warn(m: &Module, ctx: &mut PassContext<'_>) -> Result<()> {
     ctx.warnings.push(
         Diagnostic::warning(540, Class::Input, message)
             .at(name)
-            .hint("give --calib: the outliers are then smoothed into weights"),
+            .hint(match ctx.statistics {
+                None => "give --calib: the outliers are then smoothed into weights",
+                Some(_) => {
+                    "give --calib, or --smooth 0.5 for which statistics suffice: the outliers \
+                     are then smoothed into weights"
+                }
+            }),
     );
     Ok(())
 }

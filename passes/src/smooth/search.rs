@@ -25,14 +25,14 @@ use crate::quantize::{
 };
 use crate::statistics::Statistics;
 use qcc_ir::Tensor;
-use qcc_ir::diag::Result;
+use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::eval::weight_tensor;
 use qcc_ir::exec::Executor;
 use qcc_ir::graph::{Module, OpId, ValueId};
 use qcc_ir::ledger::{Candidate, Decision, Topic};
 
-/// The strength that the whole search is measured against, and that is taken without samples.
-pub(super) const USUAL: f32 = 0.5;
+/// The strength that the whole search is measured against.
+const USUAL: f32 = 0.5;
 /// Share of the loss that a product has to leave at most to be worth its run time.
 const WORTH: f64 = 0.9;
 /// Steps between no and full strength.
@@ -49,17 +49,20 @@ pub(super) struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// What is best for each spot; `None` without samples to measure on.
+    /// What is best for each spot.
     ///
     /// # Errors
-    /// What the executor reports.
-    pub(super) fn search(&self, ctx: &mut PassContext<'_>) -> Result<Option<Vec<Choice>>> {
+    /// `Q0525` without samples to measure on; what the executor reports.
+    pub(super) fn search(&self, ctx: &mut PassContext<'_>) -> Result<Vec<Choice>> {
         let samples = ctx.samples.filter(|s| s.batches() > 0);
         let (Some(executor), Some(samples)) = (ctx.executor, samples) else {
-            return Ok(None);
+            let message = "the search of smoothing measures on calibration data; statistics alone \
+                           do not do";
+            return Err(Diagnostic::error(525, Class::Usage, message)
+                .hint("give --calib, or a strength: --smooth 0.5 needs only statistics"));
         };
         if self.spots.is_empty() {
-            return Ok(Some(Vec::new()));
+            return Ok(Vec::new());
         }
         let few = Few(samples, spread(samples.batches()));
         let mut stream = Stream::new(self.module, executor, &few, ctx.spilling)?;
@@ -70,7 +73,7 @@ impl Bench<'_> {
         }
         let decision = self.agree(executor, &few, &mut found)?;
         ctx.ledger.record(decision);
-        Ok(Some(found))
+        Ok(found)
     }
 
     /// The best strength of one spot by the output of its block.

@@ -1,7 +1,7 @@
 //! A place where activations can be smoothed, and its factors.
 //!
 //! Both maxima of the equation are at least 1e-5, and so is `s`; a channel that is always 0 has
-//! `s = 1`. The factors are computed in f64 without any function of the host's mathematics
+//! `s = 1`. Channels that must have the same factor have the maxima of all of them. The factors are computed in f64 without any function of the host's mathematics
 //! library, so they are the same on every machine.
 
 use crate::quantize::{Assigned, LayerGroup, Target};
@@ -45,8 +45,10 @@ impl<'a> Spot<'a> {
         statistics: &Statistics,
     ) -> Result<Self> {
         let stats = stats(statistics, &m.funcs[0], group.input)?.clone();
+        let mut weight_max = weight_max(m, stats.channels(), &readers)?;
+        to.tie(&mut weight_max, f32::max);
         Ok(Spot {
-            weight_max: weight_max(m, stats.channels(), &readers)?,
+            weight_max,
             group,
             to,
             readers,
@@ -70,7 +72,9 @@ impl<'a> Spot<'a> {
                 (x / w).max(FLOOR) as f32
             }
         };
-        let maxima = self.stats.channel_absmax().into_iter();
+        let mut maxima = self.stats.channel_absmax();
+        self.to.tie(&mut maxima, f32::max);
+        let maxima = maxima.into_iter();
         maxima.zip(&self.weight_max).map(factor).collect()
     }
 
@@ -84,6 +88,7 @@ impl<'a> Spot<'a> {
         d.considered.clone_from(&choice.considered);
         if choice.strength.is_some() {
             d.fused = self.readers.iter().map(|l| l.site.name.clone()).collect();
+            d.rules = vec![self.to.name(&m.funcs[0])];
         }
         d
     }

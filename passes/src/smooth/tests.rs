@@ -263,7 +263,7 @@ fn a_value_that_takes_no_factors_gets_a_product_of_its_own() {
 }
 
 #[test]
-fn by_default_only_integer_activations_with_data_are_smoothed() {
+fn by_default_only_integer_activations_with_samples_are_smoothed() {
     let chosen = |scheme: &str, data: bool| {
         let options = Options {
             scheme: Scheme::named(scheme).unwrap(),
@@ -278,19 +278,26 @@ fn by_default_only_integer_activations_with_data_are_smoothed() {
 }
 
 #[test]
-fn without_samples_norms_get_the_usual_strength() {
+fn with_statistics_alone_the_default_is_off_and_the_search_refused() {
     let m = module(BLOCK);
-    let options = Options {
-        smooth: Smooth::Auto,
-        ..options(0.0)
+    let smoothed = |smooth| -> qcc_ir::diag::Result<_> {
+        let options = Options {
+            smooth,
+            ..options(0.0)
+        };
+        let mut ctx = PassContext::new(&options);
+        ctx.statistics = Some(statistics(&m));
+        let out = run_with("smooth", m.clone(), &mut ctx)?;
+        Ok((out, ctx.warnings))
     };
-    let mut ctx = PassContext::new(&options);
-    ctx.statistics = Some(statistics(&m));
-    run_with("smooth", m, &mut ctx).unwrap();
-    let d = ctx.ledger.find("ln_1", Topic::Smoothing).unwrap();
-    assert_eq!(d.chosen, "alpha 0.5");
-    let why = d.considered.iter().find_map(|c| c.refused_by.as_deref());
-    assert_eq!(why, Some("there are no samples to measure on"));
+    let (out, warnings) = smoothed(Smooth::Default).unwrap();
+    assert_eq!(out.to_string(), m.to_string());
+    assert_eq!(warnings[0].code(), "Q0540");
+    assert!(warnings[0].advice().unwrap().contains("--smooth 0.5"));
+    let e = smoothed(Smooth::Auto).unwrap_err();
+    assert_eq!(e.code(), "Q0525");
+    assert!(e.message().contains("statistics alone"), "{}", e.message());
+    assert!(smoothed(Smooth::Alpha(0.5)).unwrap().1.is_empty());
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | extremes | each channel | `minmax`, SmoothQuant |
 //! | moving extremes | all elements | `ema` |
+//! | largest magnitudes of the last batches | all elements | `delayed` |
 //! | histogram | all elements | `percentile`, `mse`, `entropy` |
 //! | sums of magnitudes and squares | each channel | |
 //! | `XᵀX` | each pair of channels | GPTQ |
@@ -124,19 +125,27 @@ mod tests {
     }
 
     #[test]
-    fn sums_and_moving_extremes() {
+    fn sums_and_what_depends_on_order() {
         let mut s = stats(&[[1.0, -2.0], [-0.5, -4.0]]);
         assert_eq!(x(&s).channel_mean().unwrap(), [0.75, 3.0]);
         assert_eq!(x(&s).sums.as_ref().unwrap().square, [1.25, 20.0]);
         let (lo, hi) = x(&s).moving.unwrap();
         assert_eq!((lo, hi), (-2.0 + 0.01 * -2.0, 1.0 + 0.01 * -1.5));
+        assert_eq!(x(&s).history, Some(vec![2.0, 4.0]));
         s.observe("x", 2, &[]).unwrap();
         assert_eq!(x(&s).moving, Some((lo, hi)));
+        assert_eq!(x(&s).history.as_ref().unwrap().len(), 2);
         let other = stats(&[[9.0, 9.0]]);
         s.merge(&other).unwrap();
-        assert_eq!(x(&s).moving, None);
+        assert_eq!((x(&s).moving, x(&s).history.clone()), (None, None));
         s.observe("x", 2, &[0.0, 0.0]).unwrap();
-        assert_eq!(x(&s).moving, None);
+        assert_eq!((x(&s).moving, x(&s).history.clone()), (None, None));
+        let mut long = Statistics::new();
+        for i in 0..ValueStats::HISTORY + 3 {
+            long.observe("x", 1, &[i as f32]).unwrap();
+        }
+        let kept = x(&long).history.clone().unwrap();
+        assert_eq!((kept.len(), kept[0]), (ValueStats::HISTORY, 3.0));
     }
 
     #[test]
@@ -152,6 +161,7 @@ mod tests {
         };
         let mut all = with_gram(&rows);
         all.entry("x", 2).moving = None;
+        all.entry("x", 2).history = None;
         let (mut a, b) = (with_gram(&rows[..1]), with_gram(&rows[1..]));
         let mut c = b.clone();
         c.merge(&a).unwrap();
@@ -186,6 +196,7 @@ mod tests {
         assert_eq!(got.sums, x(&expected).sums);
         assert_eq!(got.gram, Some(vec![4.25, 0.0, 0.0, 68.0]));
         assert_eq!((got.rows, got.histogram, got.moving), (2, None, None));
+        assert_eq!(got.history, None);
     }
 
     #[test]

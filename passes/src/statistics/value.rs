@@ -36,6 +36,9 @@ pub struct ValueStats {
     /// (batch − m)`, beginning with the first batch. They depend on the order of batches, so
     /// merged statistics have none.
     pub moving: Option<(f64, f64)>,
+    /// The largest magnitude of each of the last [`HISTORY`](Self::HISTORY) batches, in their
+    /// order. Merged statistics have none, as their batches have no order.
+    pub history: Option<Vec<f32>>,
     /// How often which magnitudes occur in all elements.
     pub histogram: Option<Histogram>,
     /// `XᵀX` of the rows, row-major: half the Hessian of a layer's squared error.
@@ -43,6 +46,9 @@ pub struct ValueStats {
 }
 
 impl ValueStats {
+    /// Batches that are remembered one by one.
+    pub const HISTORY: usize = 1024;
+
     /// Statistics of nothing yet, for rows of this many elements.
     pub fn new(channels: usize) -> Self {
         ValueStats {
@@ -54,6 +60,7 @@ impl ValueStats {
                 square: vec![0.0; channels],
             }),
             moving: None,
+            history: Some(Vec::new()),
             histogram: Some(Histogram::new()),
             gram: None,
         }
@@ -101,6 +108,10 @@ impl ValueStats {
             None if self.rows == 0 => Some((lo, hi)),
             moving => moving.map(|(a, b)| (a + MOVING * (lo - a), b + MOVING * (hi - b))),
         };
+        if let Some(h) = &mut self.history {
+            h.push(seen.absmax());
+            h.drain(..h.len().saturating_sub(Self::HISTORY));
+        }
         if let Some(sums) = &mut self.sums {
             sums.add(channels, batch);
         }
@@ -204,7 +215,7 @@ impl ValueStats {
         }
         self.merge_extremes(other);
         self.rows = self.rows.saturating_add(other.rows);
-        self.moving = None;
+        (self.moving, self.history) = (None, None);
         self.sums = both(self.sums.take(), &other.sums, |a, b| {
             add(&mut a.magnitude, &b.magnitude);
             add(&mut a.square, &b.square);
@@ -246,6 +257,7 @@ impl ValueStats {
                 square: over(&s.square, &|f| f * f),
             }),
             moving: None,
+            history: None,
             histogram: None,
             gram: self.gram.as_ref().map(gram),
         }

@@ -70,7 +70,7 @@ pub(crate) struct SchemeArgs {
     /// e2m1 weights in groups of 32, scaled by powers of two; activations stay float.
     #[arg(long, group = "scheme_choice", help_heading = "Scheme")]
     mxfp4: bool,
-    /// A scheme by name: float, fp8, int8, int4, nvfp4, mxfp4, mxfp8, nf4, lut4, w4a16-g32-asym,
+    /// A scheme by name: float, fp8, int8, int8-tensor, int4, nvfp4, mxfp4, mxfp8, nf4, lut4, w4a16-g32-asym,
     /// w4a8, w4a4, …; those that quantize activations also with -static, -dynamic or -weights.
     #[arg(
         long,
@@ -89,7 +89,7 @@ pub(crate) struct SchemeArgs {
     #[arg(long, help_heading = "Scheme")]
     asym: bool,
     /// Weight methods: rtn, mse, hqq, awq, gptq, or together awq,gptq (refines too), gptq,refine,
-    /// mse,gptq [default: awq,gptq for up to 4 bits with data, mse without; rtn for more].
+    /// mse,gptq [default: of integers up to 4 bits awq,gptq with data, mse without; else rtn].
     #[arg(long, value_name = "METHODS", help_heading = "Scheme")]
     algo: Option<String>,
     /// GPTQ rounds the columns of large inputs first.
@@ -98,8 +98,8 @@ pub(crate) struct SchemeArgs {
     /// How activations are quantized.
     #[arg(long, conflicts_with = "auto", help_heading = "Scheme")]
     act: Option<Act>,
-    /// Where the range of static activations ends: minmax, ema, percentile[:P] (99.99), mse,
-    /// entropy or entropy:ort.
+    /// Where the range of static activations ends: minmax, ema, delayed[:N[:M]] (the last 16 batches
+    /// of 8 samples, times 2^0), percentile[:P] (99.99), mse, entropy or entropy:ort.
     #[arg(
         long,
         value_name = "METHOD",
@@ -108,7 +108,7 @@ pub(crate) struct SchemeArgs {
     )]
     calib_method: String,
     /// Smooth activations into weights: off, the exponent (0 to 1), or auto, which measures
-    /// [default: auto for integer activations with data, else off].
+    /// [default: auto for integer activations with --calib, else off].
     #[arg(long, value_name = "off|ALPHA|auto", help_heading = "Scheme")]
     smooth: Option<String>,
     /// Keep input channels float that exceed a magnitude on the data, beside quantized ones

@@ -22,6 +22,13 @@ fn names() {
         "nvfp4",
         "nf4",
         "lut3",
+        "fp8-tensor",
+        "fp8-e5m2-tensor-dynamic",
+        "int8-tensor-static",
+        "int8-block128",
+        "w8a8-tensor",
+        "w4a16-tensor-asym",
+        "w8a8-block128-sym-narrow",
     ] {
         assert_eq!(Scheme::named(name).unwrap().name, name);
     }
@@ -50,6 +57,15 @@ fn names() {
         "w4a16-g128-odd",
         "w4",
         "w04a16",
+        "int4-tensor",
+        "nvfp4-tensor",
+        "fp8-block128",
+        "int8-block64",
+        "int8-asym-tensor",
+        "w8a8-block64",
+        "w8a8-tensor-",
+        "w8a8-tensor-g32",
+        "w8a8-g32-tensor",
     ];
     for bad in bad {
         assert_eq!(Scheme::named(bad).unwrap_err().code(), "Q0041", "{bad}");
@@ -104,6 +120,18 @@ fn composed_names_say_what_they_mean() {
             None,
         ),
         ("w2a16-sym", "q<i2, [1, *], scale=f32>", (-2, 1), None),
+        (
+            "w8a8-tensor",
+            "q<i8, [*, *], scale=f32>",
+            (-128, 127),
+            Some(DType::I8),
+        ),
+        (
+            "w4a16-block128-asym",
+            "q<u4, [128, 128], scale=f32, zero=u4>",
+            (0, 15),
+            None,
+        ),
     ];
     for (name, ty, levels, acts) in expected {
         assert_eq!(form(name), (ty.to_string(), levels, acts), "{name}");
@@ -124,6 +152,18 @@ fn refinements_have_the_name_of_what_they_are() {
         refined("int8", Some(128), None).unwrap(),
         "w8a8-g128-sym-narrow"
     );
+    assert_eq!(
+        refined("int8-tensor", None, sym).unwrap(),
+        "w8a8-tensor-sym"
+    );
+    assert_eq!(
+        refined("int8-block128", None, sym).unwrap(),
+        "w8a8-block128-sym"
+    );
+    assert_eq!(
+        refined("int8-tensor", Some(32), None).unwrap(),
+        "w8a8-g32-sym-narrow"
+    );
     assert_eq!(refined("fp8", Some(64), None).unwrap_err(), "Q0041");
     assert_eq!(refined("int4", Some(100), None).unwrap_err(), "Q0041");
     let open = Scheme::named("int4").unwrap().refined(None, sym).unwrap();
@@ -133,10 +173,13 @@ fn refinements_have_the_name_of_what_they_are() {
 }
 
 #[test]
-fn float_schemes_say_what_they_mean() {
+fn fixed_schemes_say_what_they_mean() {
     let expected = [
         ("fp8-e5m2", "q<e5m2, [1, *], scale=f32>"),
         ("w8a8-fp8-block128", "q<e4m3, [128, 128], scale=f32>"),
+        ("fp8-tensor", "q<e4m3, [*, *], scale=f32>"),
+        ("int8-tensor", "q<i8, [*, *], scale=f32, narrow>"),
+        ("int8-block128", "q<i8, [128, 128], scale=f32, narrow>"),
         ("mxfp8", "q<e4m3, [1, 32], scale=e8m0 floor>"),
         ("mxfp4-even", "q<e2m1, [1, 32], scale=e8m0 even>"),
         ("nvfp4", "q<e2m1, [1, 16], scale=e4m3/f32>"),
@@ -159,4 +202,18 @@ fn types() {
     assert_eq!(text(e4m3), "q<e4m3, [1, *, *, *], scale=f32>");
     let i4 = QuantSpec::symmetric(DType::I4, Granularity::Token).quant_type(2, true);
     assert_eq!(text(i4), "q<i4, [1, *], scale=f32, dynamic, narrow>");
+}
+
+#[test]
+fn squares_of_weights_go_with_runs_of_tokens() {
+    let of = |name: &str| {
+        let s = Scheme::named(name).unwrap();
+        (s.act_group, s.prefers_static)
+    };
+    assert_eq!(of("int8-block128"), (Some(128), false));
+    assert_eq!(of("w8a8-fp8-block128"), (Some(128), false));
+    assert_eq!(of("w8a8-block128"), (Some(128), false));
+    assert_eq!(of("w4a16-block128"), (None, false));
+    assert_eq!(of("int8-tensor"), (None, false));
+    assert_eq!(of("fp8-tensor"), (None, true));
 }
