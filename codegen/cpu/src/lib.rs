@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 
 mod clif;
+mod constants;
 mod expr;
 mod gemm;
 mod kernels;

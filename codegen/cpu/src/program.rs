@@ -1,6 +1,7 @@
 //! Programs: modules prepared for the CPU.
 
 use crate::clif::Jit;
+use crate::constants::Constants;
 use crate::ops::{self, Call, Prepared, Site};
 use crate::pool::Pool;
 use crate::threads::Threads;
@@ -17,17 +18,30 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct CpuOptions {
     /// Threads that run it.
     pub threads: Threads,
-    /// Bytes of weights that may be decoded to f32 once; further ones are decoded panel by
+    /// Whether constants stay in memory between runs. If not, each is read from its source when
+    /// an op needs it and dropped after the op, in every run: memory does not grow with the
+    /// number of layers.
+    pub held: bool,
+    /// Bytes of held weights that may be decoded to f32 once; further ones are decoded panel by
     /// panel in every run.
     pub decoded_bytes: u64,
 }
 
 impl CpuOptions {
-    /// These threads, and up to 1 GiB of decoded weights.
+    /// These threads, constants in memory, and up to 1 GiB of decoded weights.
     pub fn new(threads: Threads) -> Self {
         CpuOptions {
             threads,
+            held: true,
             decoded_bytes: 1 << 30,
+        }
+    }
+
+    /// These threads, and constants that are read in every run.
+    pub fn streamed(threads: Threads) -> Self {
+        CpuOptions {
+            held: false,
+            ..CpuOptions::new(threads)
         }
     }
 }
@@ -42,15 +56,15 @@ struct Step {
 
 /// The entry function of a module, ready to run any number of times.
 ///
-/// Constants are read when the program is made. Quantized and narrow weights of linears and
-/// convolutions are then decoded to f32, within [`CpuOptions::decoded_bytes`], and their stored
-/// form is dropped. The memory of an intermediate value is used again after its last use, and
+/// [Held](CpuOptions::held) constants are read when the program is made. Quantized and narrow
+/// weights of linears and convolutions are then decoded to f32, within
+/// [`CpuOptions::decoded_bytes`], and their stored form is dropped. The memory of an intermediate value is used again after its last use, and
 /// kept for the next run as long as the sizes stay the same.
 pub struct CpuProgram {
     /// Symbols and the entry function; no weights.
     module: Module,
     steps: Vec<Step>,
-    consts: Vec<Option<Arc<Bundle>>>,
+    consts: Constants,
     threads: Threads,
     pool: Pool,
     /// Sizes of the last run, for which the pool holds memory.
@@ -112,7 +126,10 @@ impl CpuProgram {
             .funcs
             .first()
             .ok_or_else(|| crate::internal("the module has no function"))?;
-        let mut consts = constants(module, func)?;
+        let mut consts = Constants::new(module, func);
+        if options.held {
+            consts.hold()?;
+        }
         let mut jit = Jit::new()?;
         let mut budget = options.decoded_bytes;
         let mut steps = Vec::with_capacity(func.ops.len());
@@ -126,11 +143,7 @@ impl CpuProgram {
                 func,
                 op,
                 threads: &options.threads,
-                consts: op
-                    .operands
-                    .iter()
-                    .map(|v| consts[v.index()].clone())
-                    .collect(),
+                consts: op.operands.iter().map(|v| consts.held(*v)).collect(),
                 jit: &mut jit,
                 budget: &mut budget,
             };
@@ -145,10 +158,8 @@ impl CpuProgram {
                 dead: Vec::new(),
             });
         }
-        for (c, n) in consts.iter_mut().zip(&needed) {
-            if *n == 0 {
-                *c = None;
-            }
+        for (i, _) in needed.iter().enumerate().filter(|(_, n)| **n == 0) {
+            consts.drop(ValueId(i as u32));
         }
         mark_dead(func, &mut steps);
         Ok(CpuProgram {
@@ -194,7 +205,8 @@ impl CpuProgram {
         let sizes = bind_inputs(&self.module, func, inputs)?;
         self.keep_memory_for(&sizes);
         let mut slots: Vec<Option<Slot<'_>>> = Vec::new();
-        slots.extend(self.consts.iter().map(|c| c.clone().map(Slot::Const)));
+        let values = (0..func.values.len()).map(|i| ValueId(i as u32));
+        slots.extend(values.map(|v| self.consts.held(v).map(Slot::Const)));
         for (p, t) in func.params.iter().zip(inputs) {
             slots[p.index()] = Some(Slot::Input(t));
             see(*p, t);
@@ -244,15 +256,19 @@ impl CpuProgram {
             // The operand dies here: its bytes become the result.
             return Ok(vec![ops::reshaped(b.codes, &results[0].1)?.into()]);
         }
-        let args: Vec<Option<View<'_>>> = step
-            .op
-            .operands
-            .iter()
-            .enumerate()
+        let operands = || step.op.operands.iter().enumerate();
+        let read: Vec<Option<Arc<Bundle>>> = operands()
+            .map(|(i, v)| match step.kernel.absorbed.contains(&i) {
+                true => Ok(None),
+                false => self.consts.read(*v),
+            })
+            .collect::<Result<_>>()?;
+        let args: Vec<Option<View<'_>>> = operands()
             .map(|(i, v)| {
                 let keep = !step.kernel.absorbed.contains(&i);
                 let slot = slots[v.index()].as_ref().filter(|_| keep);
-                slot.map(|s| s.view(func.ty(*v)))
+                let read = read[i].as_ref().map(|b| View::new(func.ty(*v), b));
+                slot.map(|s| s.view(func.ty(*v))).or(read)
             })
             .collect();
         (step.kernel.run)(&Call {
@@ -268,6 +284,10 @@ impl CpuProgram {
         let results = &self.func().results;
         let mut out = Vec::with_capacity(results.len());
         for (i, (name, v)) in results.iter().enumerate() {
+            if let Some(b) = self.consts.read(*v)? {
+                out.push(Arc::unwrap_or_clone(b).codes);
+                continue;
+            }
             let again = results[i + 1..].iter().any(|(_, w)| w == v);
             let missing = || crate::internal(format!("result {name} was not computed"));
             let b = if again {
@@ -289,29 +309,6 @@ impl CpuProgram {
         }
         Ok(out)
     }
-}
-
-/// The values of all constants, by value.
-fn constants(module: &Module, func: &Func) -> Result<Vec<Option<Arc<Bundle>>>> {
-    let mut out = vec![None; func.values.len()];
-    for op in &func.ops {
-        if let OpKind::Const {
-            weight,
-            scale,
-            zero,
-            global,
-        } = &op.kind
-        {
-            let load = |id| qcc_ir::eval::weight_tensor(module.weight(id));
-            out[op.results[0].index()] = Some(Arc::new(Bundle {
-                codes: load(*weight)?,
-                scale: scale.map(load).transpose()?,
-                zero: zero.map(load).transpose()?,
-                global: global.map(load).transpose()?,
-            }));
-        }
-    }
-    Ok(out)
 }
 
 /// Notes at each step which values it is the last to read; results live to the end.

@@ -28,7 +28,7 @@ mod weights;
 pub use ops::eval_op;
 pub use quant::{global_scale, real_scales};
 pub use scalar::{binary_f64, binary_i64, erf, unary_f64, undefined};
-pub use weights::{normal, weight_tensor};
+pub use weights::{normal, weight_tensor, with_bytes};
 
 use crate::bind::bind_inputs;
 use crate::diag::Result;

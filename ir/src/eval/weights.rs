@@ -27,7 +27,9 @@ pub fn weight_tensor(w: &Weight) -> Result<Tensor> {
             format!("weight @{} is `extern` and was not supplied", w.name),
         )),
         WeightData::Bytes(b) => {
-            Tensor::from_bytes(w.dtype, &w.dims, &b.bytes()?).map_err(|d| d.or_at(&w.name))
+            let t = Tensor::from_bytes(w.dtype, &w.dims, &b.bytes()?);
+            b.release();
+            t.map_err(|d| d.or_at(&w.name))
         }
         WeightData::Splat(bits) => of(&vec![f64::from_bits(*bits); n]),
         WeightData::List(bits) => of(&bits.iter().map(|b| f64::from_bits(*b)).collect::<Vec<_>>()),
@@ -40,6 +42,23 @@ pub fn weight_tensor(w: &Weight) -> Result<Tensor> {
             Ok(t)
         }
     })
+}
+
+/// Calls `f` with the bytes of a weight, which are not copied where its source has them in memory.
+///
+/// # Errors
+/// As [`weight_tensor`]; what `f` reports.
+pub fn with_bytes<T>(w: &Weight, f: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+    let WeightData::Bytes(b) = &w.data else {
+        return f(weight_tensor(w)?.bytes());
+    };
+    let bytes = b.bytes()?;
+    if w.byte_len() != Some(bytes.len() as u64) || w.dtype == DType::Bool {
+        return f(weight_tensor(w)?.bytes());
+    }
+    let out = f(&bytes);
+    b.release();
+    out
 }
 
 fn check_bool(t: Tensor, name: &str) -> Result<Tensor> {

@@ -94,6 +94,10 @@ pub trait WeightBytes: Send + Sync + fmt::Debug {
     /// # Errors
     /// When a source can no longer be read or a transform fails.
     fn bytes(&self) -> crate::diag::Result<Cow<'_, [u8]>>;
+
+    /// Says that the bytes will not be needed soon: what holds them only because they were read
+    /// (pages of a mapped file) may be given back.
+    fn release(&self) {}
 }
 
 /// How the text form writes a weight's contents.

@@ -110,7 +110,12 @@ impl Conv {
         let w = match &self.weights {
             Some(w) => w,
             None => {
-                held = Matrix::new(c.arg(1)?, 1, self.apart)?;
+                // Every tile reads them, so they are decoded once.
+                let w = Matrix::new(c.arg(1)?, 1, self.apart)?;
+                held = match w.is_read_in_place() {
+                    true => w,
+                    false => w.decoded(c.threads)?,
+                };
                 &held
             }
         };

@@ -1,22 +1,24 @@
 //! `linear`: `x·wᵀ` with an expression on the sums.
 //!
-//! The result is cut into tiles of 128 rows and panels of up to 512 columns. Weights are decoded
-//! to f32 when the program is prepared, as long as the budget for decoded weights allows it;
-//! beyond, panels are decoded as they are needed.
+//! The result is cut into tiles of 128 rows and panels of up to 512 columns. Held weights are
+//! decoded to f32 when the program is prepared, as long as the budget for decoded weights allows
+//! it. Others are decoded panel by panel in every run, each panel for several tiles at once.
 
 use super::operand::{Matrix, codes_multiply, product};
 use super::{Call, Prepared, Site};
-use crate::expr::{Columns, Fused, Outputs, Plan, Sink, Spec};
+use crate::expr::{Columns, Fused, Outputs, Plan, Scratch, Sink, Spec};
 use crate::kernels::rows::Reduction;
 use qcc_ir::Bundle;
 use qcc_ir::diag::Result;
 use qcc_ir::expr::{BinaryFn, Expr, Node};
 use qcc_ir::graph::OpKind;
+use std::borrow::Cow;
 use std::ops::Range;
 
 const TILE_ROWS: usize = 128;
 const PANEL: usize = 512;
-/// With fewer row tiles than this, tasks are single panels.
+/// With fewer row tiles than this, tasks are single panels. A panel that has to be decoded is
+/// decoded for this many row tiles.
 const FEW: usize = 8;
 
 /// `acc0`, plus the operand `bias` if there is one.
@@ -178,78 +180,92 @@ impl Linear {
                     .map(move |at| (i, at..p.width.min(at + PANEL)))
             })
             .collect();
-        let row_tiles = x.rows.div_ceil(TILE_ROWS);
-        let group = if row_tiles >= FEW { panels.len() } else { 1 };
         if panels.is_empty() {
             return Ok(());
         }
+        let row_tiles = x.rows.div_ceil(TILE_ROWS);
+        let (tiles, group) = match (w.is_read_in_place(), row_tiles >= FEW) {
+            (true, true) => (1, panels.len()),
+            (true, false) => (1, 1),
+            (false, _) => (FEW, 1),
+        };
         let groups = panels.len().div_ceil(group);
-        c.threads.each(row_tiles * groups, |task| {
-            let (tile, g) = (task / groups, task % groups);
-            let at = tile * TILE_ROWS;
-            let rows = at..x.rows.min(at + TILE_ROWS);
-            let all = panels.len();
-            let panels = &panels[g * group..all.min((g + 1) * group)];
-            self.tile(x, w, rows, (panels, all), parts)
+        let whole = groups == 1;
+        c.threads.each(row_tiles.div_ceil(tiles) * groups, |task| {
+            let (at, g) = (task / groups * tiles * TILE_ROWS, task % groups);
+            let rows = at..x.rows.min(at + tiles * TILE_ROWS);
+            let panels = &panels[g * group..panels.len().min((g + 1) * group)];
+            let mut xs = Vec::with_capacity(tiles);
+            for at in rows.clone().step_by(TILE_ROWS) {
+                let tile = at..rows.end.min(at + TILE_ROWS);
+                xs.push((x.read(tile.clone())?, tile));
+            }
+            let mut scratch: Vec<_> = parts.iter().map(|p| p.fused.scratch()).collect();
+            for (i, cols) in panels {
+                let to = (&parts[*i], self.plans[*i].copies() && whole);
+                self.panel((x, &xs), w, cols.clone(), to, &mut scratch[*i])?;
+            }
+            Ok(())
         })
     }
 
-    fn tile(
+    /// Some rows of the result in one panel of a segment, tile by tile. Sums go straight to where
+    /// they stay if the part is one whose sums are its result and no other task has its rows.
+    fn panel(
         &self,
-        x: &Matrix<'_>,
+        (x, tiles): (&Matrix<'_>, &[(Cow<'_, [f32]>, Range<usize>)]),
         w: &Matrix<'_>,
-        rows: Range<usize>,
-        (panels, total): (&[(usize, Range<usize>)], usize),
-        parts: &[Part<'_>],
+        cols: Range<usize>,
+        (p, direct): (&Part<'_>, bool),
+        scratch: &mut Scratch,
     ) -> Result<()> {
-        let xs = x.read(rows.clone())?;
         let n = w.rows / self.accs;
-        // A task with all panels owns its rows, and may write sums where they stay.
-        let whole = panels.len() == total;
-        let mut scratch: Vec<_> = parts.iter().map(|p| p.fused.scratch()).collect();
+        let of = |half: usize| {
+            let first = half * n + p.at;
+            first + cols.start..first + cols.end
+        };
+        let mut weights = Vec::with_capacity(self.accs);
+        for half in 0..self.accs {
+            weights.push(w.read(of(half))?);
+        }
         let mut accs = [Vec::new(), Vec::new()];
-        for (i, cols) in panels {
-            let p = &parts[*i];
-            if let (true, [Sink::Floats(out)]) = (whole && self.plans[*i].copies(), &p.sinks[..]) {
+        for (xs, tile) in tiles {
+            let tile = tile.clone();
+            if let (true, [Sink::Floats(out)]) = (direct, &p.sinks[..]) {
                 // SAFETY: no other task has these rows.
-                let out = unsafe { out.slice(rows.start * p.width..rows.end * p.width) }?;
+                let out = unsafe { out.slice(tile.start * p.width..tile.end * p.width) }?;
                 let out = &mut out[cols.start..];
-                let first = p.at + cols.start..p.at + cols.end;
-                panel(x, w, (&xs, rows.clone()), first, out, p.width)?;
+                product((x, xs, tile), (w, &weights[0], of(0)), out, p.width)?;
                 continue;
             }
             for (half, acc) in accs.iter_mut().enumerate().take(self.accs) {
-                let first = half * n + p.at;
-                let wr = first + cols.start..first + cols.end;
-                acc.resize(rows.len() * cols.len(), 0.0);
-                panel(x, w, (&xs, rows.clone()), wr, acc, cols.len())?;
+                acc.resize(tile.len() * cols.len(), 0.0);
+                let w = (w, &*weights[half], of(half));
+                product((x, xs, tile.clone()), w, acc, cols.len())?;
             }
-            let len = cols.len();
-            // A panel as wide as the result is one run; a narrower one is a run per row.
-            let (runs, len) = if len == p.width {
-                (1, rows.len() * len)
-            } else {
-                (rows.len(), len)
-            };
-            for r in 0..runs {
-                let at = (rows.start + r) * p.width + cols.start;
-                let a = [&accs[0], &accs[1]].map(|a| a.get(r * len..(r + 1) * len).unwrap_or(&[]));
-                p.fused.run(&mut scratch[*i], at, len, a, &p.sinks)?;
-            }
+            store(p, tile, cols.clone(), &accs, scratch)?;
         }
         Ok(())
     }
 }
 
-/// The product of rows of `x`, read before, and rows of `w`.
-fn panel(
-    x: &Matrix<'_>,
-    w: &Matrix<'_>,
-    (xs, rows): (&[f32], Range<usize>),
-    of: Range<usize>,
-    out: &mut [f32],
-    ldc: usize,
+/// Applies the expression of a part to the sums of a tile.
+fn store(
+    p: &Part<'_>,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    accs: &[Vec<f32>; 2],
+    scratch: &mut Scratch,
 ) -> Result<()> {
-    let ws = w.read(of.clone())?;
-    product((x, xs, rows), (w, &ws, of), out, ldc)
+    // A panel as wide as the result is one run; a narrower one is a run per row.
+    let (runs, len) = match cols.len() == p.width {
+        true => (1, rows.len() * cols.len()),
+        false => (rows.len(), cols.len()),
+    };
+    for r in 0..runs {
+        let at = (rows.start + r) * p.width + cols.start;
+        let a = [&accs[0], &accs[1]].map(|a| a.get(r * len..(r + 1) * len).unwrap_or(&[]));
+        p.fused.run(scratch, at, len, a, &p.sinks)?;
+    }
+    Ok(())
 }

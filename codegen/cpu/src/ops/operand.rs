@@ -145,6 +145,11 @@ impl<'a> Matrix<'a> {
         })
     }
 
+    /// Whether reading rows costs nothing.
+    pub(super) fn is_read_in_place(&self) -> bool {
+        matches!(self.data, Data::Floats(_))
+    }
+
     /// The numbers of these rows.
     pub(super) fn read(&self, r: Range<usize>) -> Result<Cow<'_, [f32]>> {
         let elems = r.start * self.k..r.end * self.k;

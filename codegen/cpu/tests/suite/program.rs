@@ -3,8 +3,11 @@
 use crate::common::{inputs, module, random, run_cpu};
 use qcc_cpu::{CpuExecutor, CpuOptions, CpuProgram, Threads};
 use qcc_ir::exec::Executor;
-use qcc_ir::graph::parse;
+use qcc_ir::graph::{WeightBytes, WeightData, parse};
 use qcc_ir::{DType, Tensor};
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const MLP: &str = "qir 1
 dim n = 1..64
@@ -169,11 +172,15 @@ fn packed_weights_multiply_like_their_real_values() {
     let x: Vec<f32> = x.iter().map(|v| *v as f32).collect();
     let x = [Tensor::f32(&[3, 13], &x).unwrap()];
     let want = qcc_ir::eval::run(&m, &x).unwrap();
-    for budget in [u64::MAX, 0] {
-        let options = CpuOptions {
-            decoded_bytes: budget,
-            ..CpuOptions::new(Threads::single())
-        };
+    let undecoded = CpuOptions {
+        decoded_bytes: 0,
+        ..CpuOptions::new(Threads::single())
+    };
+    for options in [
+        CpuOptions::new(Threads::single()),
+        undecoded,
+        CpuOptions::streamed(Threads::single()),
+    ] {
         let got = CpuProgram::new(&m, &options)
             .unwrap()
             .run(&[&x[0]])
@@ -236,15 +243,76 @@ fn taps_see_each_value_once_in_order() {
 
 #[test]
 fn streamed_weights_give_the_same_bits_as_decoded_ones() {
-    let m = module(MLP);
-    let data = inputs(&m, &[("n", 50)], (0, 1), 3);
-    let refs: Vec<&Tensor> = data.iter().collect();
-    let streamed = CpuOptions {
-        decoded_bytes: 0,
-        ..CpuOptions::new(Threads::single())
-    };
-    let program = CpuProgram::new(&m, &streamed).unwrap();
-    assert_eq!(program.run(&refs).unwrap(), run_cpu(&m, &data, 1));
+    let text = MLP.replacen("dim n = 1..64", "dim n = 1..2000", 1);
+    // A constant that is a result, and one that a convolution reads.
+    let text = text.replacen("-> (", "-> (w: f16[8, 40], c: f32[1, 2, n, 31], ", 1);
+    let text = text.replacen("return", "return %v, %c,", 1);
+    let text = text.replacen(
+        "  %h:",
+        "  %k: q<i8, [1, *, *, *], scale=f32>[2, 1, 1, 2] = const @k, @k.s
+           %i: f32[1, 1, n, 32] = reshape %x
+           %c: f32[1, 2, n, 31] = conv %i, %k { kernel = [1, 2] }
+           %h:",
+        1,
+    );
+    let kernel = "weight @k: i8[2, 1, 1, 2] = normal(4, 40)
+        weight @k.s: f32[2, 1, 1, 1] = normal(5, 0.01)
+        func";
+    let m = module(&text.replacen("func", kernel, 1));
+    for n in [50, 1500] {
+        let data = inputs(&m, &[("n", n)], (0, 1), 3);
+        let refs: Vec<&Tensor> = data.iter().collect();
+        let want = run_cpu(&m, &data, 1);
+        let undecoded = CpuOptions {
+            decoded_bytes: 0,
+            ..CpuOptions::new(Threads::single())
+        };
+        for options in [undecoded, CpuOptions::streamed(Threads::new(2).unwrap())] {
+            let program = CpuProgram::new(&m, &options).unwrap();
+            for _ in 0..2 {
+                assert_eq!(program.run(&refs).unwrap(), want, "{options:?}");
+            }
+        }
+    }
+}
+
+/// Bytes that count how often they are read.
+#[derive(Debug, Default)]
+struct Counted(AtomicUsize);
+
+impl WeightBytes for Counted {
+    fn bytes(&self) -> qcc_ir::diag::Result<Cow<'_, [u8]>> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(Cow::Borrowed(&[0; 4 * 6]))
+    }
+}
+
+#[test]
+fn streamed_constants_are_read_in_every_run_and_others_once() {
+    let m = module(
+        "qir 1
+        weight @w: f32[3, 2] = extern
+        func @main(%x: f32[4, 2]) -> (y: f32[4, 3]) {
+          %w: f32[3, 2] = const @w
+          %y: f32[4, 3] = linear %x, %w
+          return %y
+        }",
+    );
+    for (options, reads) in [
+        (CpuOptions::new(Threads::single()), [1, 1, 1]),
+        (CpuOptions::streamed(Threads::single()), [0, 1, 2]),
+    ] {
+        let source = Arc::new(Counted::default());
+        let mut m = m.clone();
+        m.weights[0].data = WeightData::Bytes(source.clone());
+        let program = CpuProgram::new(&m, &options).unwrap();
+        let mut seen = vec![source.0.load(Ordering::Relaxed)];
+        for _ in 0..2 {
+            program.run(&[&tensor(&[4, 2])]).unwrap();
+            seen.push(source.0.load(Ordering::Relaxed));
+        }
+        assert_eq!(seen, reads);
+    }
 }
 
 #[test]
