@@ -133,34 +133,39 @@ def claims(rows):
         yield met, f"| {claim} | {MODELS[model]} | `{flags}` | {a:.5f} | {factor}{mark} | {versus} |\n"
 
 
-def main():
-    qcc, models, out = os.path.abspath(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
-    chosen = re.compile(sys.argv[4] if len(sys.argv) > 4 else "")
-    rows = known_rows(out.read_text()) if out.exists() else {}
-    text, missed, e = "", 0, {}
-    with tempfile.TemporaryDirectory() as folder:
-        plan = os.path.join(folder, "m.qplan")
-        for flags, model, limit, keeps, formula, ort in all_rows():
-            if chosen.search(flags or "float"):
-                c, e = measure(qcc, models, model, flags, plan)
-                met = keeps(e)
-                missed += not met
-                row = line(model, flags, c, e, met, limit, formula, ort)
-                rows[flags, model] = row
-                print(row, end="", flush=True)
-            text += rows.get((flags, model), "")
-    text += CLAIMS_HEAD
-    for met, row in claims(rows):
-        missed += not met
-        text += row
-        print(row, end="", flush=True)
+def document(models, rows):
+    """The tables of these rows, in the order of rows.py."""
     calib = (pathlib.Path(models) / "calib_tokens.npy").stat().st_size // (8 * 256)
     windows = (pathlib.Path(models) / "eval_tokens.npy").stat().st_size // (8 * 256)
     head = HEAD.format(
         windows=windows, tokens=windows * 255, cores=os.cpu_count(), cpu=processor(), calib=calib
     )
+    table = "".join(rows.get((flags, model), "") for flags, model, *_ in all_rows())
+    return head + table + CLAIMS_HEAD + "".join(row for _, row in claims(rows))
+
+
+def main():
+    qcc, models, out = os.path.abspath(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
+    chosen = re.compile(sys.argv[4] if len(sys.argv) > 4 else "")
+    rows = known_rows(out.read_text()) if out.exists() else {}
     out.parent.mkdir(exist_ok=True)
-    out.write_text(head + text)
+    missed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        plan = os.path.join(folder, "m.qplan")
+        for flags, model, limit, keeps, formula, ort in all_rows():
+            if not chosen.search(flags or "float"):
+                continue
+            c, e = measure(qcc, models, model, flags, plan)
+            met = keeps(e)
+            missed += not met
+            rows[flags, model] = line(model, flags, c, e, met, limit, formula, ort)
+            print(rows[flags, model], end="", flush=True)
+            # What is measured is kept if the rest is interrupted.
+            out.write_text(document(models, rows))
+    for met, row in claims(rows):
+        missed += not met
+        print(row, end="", flush=True)
+    out.write_text(document(models, rows))
     sys.exit(f"{missed} bounds missed" if missed else 0)
 
 
