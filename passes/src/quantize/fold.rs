@@ -112,30 +112,33 @@ pub(crate) fn target<'a>(
     let Def::Result(id, _) = f.value(x).def else {
         return Err(Some("it is an input of the model".into()));
     };
+    Ok((taker(f, x, id).map_err(Some)?, readers))
+}
+
+/// What can take the factors of a value that this op makes, or why it cannot.
+fn taker(f: &Func, x: ValueId, id: OpId) -> std::result::Result<Target, String> {
     let op = &f.ops[id.index()];
-    let target = match op.kind {
+    let (rows, otherwise) = match op.kind {
         OpKind::LayerNorm { expr: None, .. } | OpKind::RmsNorm { expr: None, .. } => {
-            if !op.operands[1..].iter().all(|v| is_const(f, *v)) {
-                return Err(Some("its gain or bias is no constant".into()));
-            }
-            Target::Norm(id)
+            let constant = op.operands[1..].iter().all(|v| is_const(f, *v));
+            let why = || "its gain or bias is no constant".to_string();
+            return constant.then_some(Target::Norm(id)).ok_or_else(why);
         }
         OpKind::Binary(BinaryFn::Mul) => {
             let same = |v: &&ValueId| f.ty(**v) == f.ty(x) && read_once(f, **v);
             let rows = op.operands.iter().filter(same).find_map(|v| rows(f, *v));
-            Target::Rows(rows.ok_or_else(|| Some("no layer makes a factor of it".to_string()))?)
+            (rows, "no layer makes a factor of it".to_string())
         }
         OpKind::Attention { expr: None, .. } | OpKind::Linear { .. } => {
-            let rows = rows(f, x).ok_or_else(|| Some("no layer makes it alone".to_string()));
-            Target::Rows(rows?)
+            (rows(f, x), "no layer makes it alone".to_string())
         }
         _ if is_homogeneous(&op.kind) => {
             let why = format!("no layer makes what {} reads", op.kind.name());
-            Target::Rows(rows(f, x).ok_or(Some(why))?)
+            (rows(f, x), why)
         }
-        _ => return Err(Some(format!("{} takes no factors", op.kind.name()))),
+        _ => (None, format!("{} takes no factors", op.kind.name())),
     };
-    Ok((target, readers))
+    rows.map(Target::Rows).ok_or(otherwise)
 }
 
 fn name(o: &Op) -> String {
