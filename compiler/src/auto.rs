@@ -13,7 +13,7 @@
 //! proportion and the choice is made again, a few times. What comes nearest is kept if none meets
 //! it.
 
-use crate::compile::{BATCH, Compiler, ERROR_SAMPLES};
+use crate::compile::{Compiler, ERROR_SAMPLES};
 use crate::data::Dataset;
 use crate::evaluate::Evaluator;
 use crate::options::Bound;
@@ -165,11 +165,8 @@ impl Bound {
 }
 
 fn batches(data: &Dataset, most: usize) -> Result<Vec<Vec<Tensor>>> {
-    let count = most.min(data.len());
-    (0..count)
-        .step_by(BATCH)
-        .map(|first| data.batch(first, BATCH.min(count - first)))
-        .collect()
+    let batches = data.batches(most);
+    batches.map(|(first, n)| data.batch(first, n)).collect()
 }
 
 /// Measures modules against the float one.

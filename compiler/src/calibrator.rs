@@ -1,6 +1,6 @@
 //! Gathering the statistics of a model: on the CPU here, or by the caller's own runtime.
 
-use crate::compile::{BATCH, Prepared};
+use crate::compile::Prepared;
 use crate::data::Dataset;
 use crate::statistics::ModelStatistics;
 use qcc_cpu::{CpuExecutor, CpuOptions, Threads};
@@ -69,7 +69,7 @@ impl Calibrator {
         threads: usize,
         step: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<()> {
-        let executor = CpuExecutor::new(CpuOptions::new(Threads::new(threads)?));
+        let executor = CpuExecutor::new(CpuOptions::streamed(Threads::new(threads)?));
         let probe = match self.hessians {
             true => Some(HessianProbe::new(&self.module)?),
             false => None,
@@ -78,9 +78,9 @@ impl Calibrator {
             Some(p) => qcc_passes::Calibrator::with_hessians(p, &executor)?,
             None => qcc_passes::Calibrator::new(&self.module, &executor)?,
         };
-        for first in (0..data.len()).step_by(BATCH) {
+        for (first, count) in data.batches(data.len()) {
             step(first, data.len())?;
-            run.feed(&data.batch(first, BATCH.min(data.len() - first))?)?;
+            run.feed(&data.batch(first, count)?)?;
         }
         self.seen.statistics.merge(&run.finish())
     }

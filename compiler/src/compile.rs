@@ -31,8 +31,6 @@ use qcc_runtime::{PlanContents, PlanWriter};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Samples of a calibration batch.
-pub(crate) const BATCH: usize = 8;
 /// Calibration samples on which the error of each layer is measured.
 pub(crate) const ERROR_SAMPLES: usize = 8;
 
@@ -161,7 +159,7 @@ impl<'a> Compiler<'a> {
         Ok(Prepared {
             module: outcome.module,
             warnings: imported.warnings,
-            model_hash: blake3::hash(model.bytes()).to_hex().to_string(),
+            model_hash: model.hash(),
             source_bytes: model.bytes().len() as u64,
         })
     }
@@ -189,13 +187,17 @@ impl<'a> Compiler<'a> {
         if !self.options.diagnose {
             return Ok(Vec::new());
         }
-        let first = data.map(|d| d.batch(0, ERROR_SAMPLES.min(d.len())));
-        let batches: Vec<Vec<Tensor>> = first.transpose()?.into_iter().collect();
+        let mut batches = Vec::new();
+        if let Some(d) = data {
+            for (first, count) in d.batches(ERROR_SAMPLES) {
+                batches.push(d.batch(first, count)?);
+            }
+        }
         layer_facts(module, ctx, executor, &batches)
     }
 
     fn executor(&self) -> Result<CpuExecutor> {
-        Ok(CpuExecutor::new(CpuOptions::new(Threads::new(
+        Ok(CpuExecutor::new(CpuOptions::streamed(Threads::new(
             self.options.threads,
         )?)))
     }
@@ -264,10 +266,10 @@ impl<'a> Compiler<'a> {
         ctx.ledger = ledger;
         ctx.executor = Some(&executor);
         ctx.threads = self.options.threads;
-        let batches = data.map(Batches);
+        let batches = data.map(Batches::new);
         ctx.samples = batches.as_ref().map(|b| b as &dyn Samples);
         let spill = self.options.spill.as_ref();
-        let scratch = spill.map(|s| Scratch::new(&s.folder)).transpose()?;
+        let scratch = spill.map(|s| Scratch::new(&s.folder));
         ctx.spilling = scratch.as_ref().zip(spill).map(|(to, s)| Spilling {
             to,
             above: s.above / 2,
@@ -385,16 +387,27 @@ fn note_errors(ledger: &mut Ledger, facts: &[LayerFacts]) {
 }
 
 /// A data set in batches.
-struct Batches<'a>(&'a Dataset);
+struct Batches<'a> {
+    data: &'a Dataset,
+    /// The first sample of each and how many there are.
+    spans: Vec<(usize, usize)>,
+}
+
+impl<'a> Batches<'a> {
+    fn new(data: &'a Dataset) -> Self {
+        let spans = data.batches(data.len()).collect();
+        Batches { data, spans }
+    }
+}
 
 impl Samples for Batches<'_> {
     fn batches(&self) -> usize {
-        self.0.len().div_ceil(BATCH)
+        self.spans.len()
     }
 
     fn batch(&self, index: usize) -> Result<Vec<Tensor>> {
-        let first = index * BATCH;
-        self.0.batch(first, BATCH.min(self.0.len() - first))
+        let (first, count) = self.spans[index];
+        self.data.batch(first, count)
     }
 }
 

@@ -1,7 +1,8 @@
 //! A temporary file for what a compilation cannot hold in memory.
 //!
-//! The file has no name: it is gone when the process ends, however it ends. Space that is no longer
-//! needed is used again by what has the same length (activations of one value do).
+//! The file is made when something is first kept. It has no name: it is gone when the process ends,
+//! however it ends. Space that is no longer needed is used again by what has the same length
+//! (activations of one value do).
 
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::graph::WeightBytes;
@@ -10,7 +11,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The file.
@@ -19,7 +20,8 @@ pub(crate) struct Scratch(Arc<Mutex<Space>>);
 
 #[derive(Debug)]
 struct Space {
-    file: File,
+    folder: PathBuf,
+    file: Option<File>,
     end: u64,
     /// Beginnings of unused pieces by their length.
     free: BTreeMap<u64, Vec<u64>>,
@@ -35,16 +37,26 @@ struct Piece {
 
 impl Scratch {
     /// A file in a folder.
-    ///
-    /// # Errors
-    /// `Q0013` when it cannot be made.
-    pub(crate) fn new(folder: &Path) -> Result<Self> {
-        let file = tempfile::tempfile_in(folder).map_err(|e| failed(&e))?;
-        Ok(Scratch(Arc::new(Mutex::new(Space {
-            file,
+    pub(crate) fn new(folder: &Path) -> Self {
+        Scratch(Arc::new(Mutex::new(Space {
+            folder: folder.to_path_buf(),
+            file: None,
             end: 0,
             free: BTreeMap::new(),
-        }))))
+        })))
+    }
+}
+
+impl Space {
+    /// The file at a place.
+    fn seek(&mut self, at: u64) -> std::io::Result<&mut File> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => tempfile::tempfile_in(&self.folder)?,
+        };
+        let file = self.file.insert(file);
+        file.seek(SeekFrom::Start(at))?;
+        Ok(file)
     }
 }
 
@@ -69,10 +81,8 @@ impl Spill for Scratch {
                 space.end - len
             }
         };
-        let written = space.file.seek(SeekFrom::Start(at));
-        written
-            .and_then(|_| space.file.write_all(bytes))
-            .map_err(|e| failed(&e))?;
+        let written = space.seek(at).and_then(|f| f.write_all(bytes));
+        written.map_err(|e| failed(&e))?;
         drop(space);
         Ok(Arc::new(Piece {
             space: self.0.clone(),
@@ -87,9 +97,8 @@ impl WeightBytes for Piece {
         // INVARIANT: bytes of this length were in memory once.
         let mut bytes = vec![0; usize::try_from(self.len).unwrap_or(0)];
         let mut space = lock(&self.space);
-        let read = space.file.seek(SeekFrom::Start(self.at));
-        read.and_then(|_| space.file.read_exact(&mut bytes))
-            .map_err(|e| failed(&e))?;
+        let read = space.seek(self.at).and_then(|f| f.read_exact(&mut bytes));
+        read.map_err(|e| failed(&e))?;
         Ok(Cow::Owned(bytes))
     }
 }
@@ -108,7 +117,7 @@ mod tests {
     #[test]
     fn bytes_come_back_and_space_is_used_again() {
         let folder = tempfile::tempdir().unwrap();
-        let scratch = Scratch::new(folder.path()).unwrap();
+        let scratch = Scratch::new(folder.path());
         let a = scratch.keep(&[1, 2, 3]).unwrap();
         let b = scratch.keep(&[4; 5]).unwrap();
         assert_eq!(
@@ -129,7 +138,8 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_not_there_is_an_error() {
-        let e = Scratch::new(Path::new("/nonexistent/folder")).unwrap_err();
+        let scratch = Scratch::new(Path::new("/nonexistent/folder"));
+        let e = scratch.keep(&[1]).unwrap_err();
         assert_eq!(e.code(), "Q0013");
     }
 }

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! The evaluator computes the result, so folding can not differ from running. Scalars and
-//! tensors of one number become a `splat`, others a constant held in memory.
+//! tensors of one number become a `splat`, others a constant held in memory. The model's own
+//! constants are read where an op on constants needs them, and not held.
 //!
 //! Declined: quantized values; results or operands larger than [`Options::fold_budget`]; results
 //! that grow by broadcasting (a mask is cheaper to compute than to load); symbolic shapes, except
@@ -20,6 +21,7 @@ use qcc_ir::eval::eval_op;
 use qcc_ir::format::decode_slice;
 use qcc_ir::graph::{Func, Module, Op, OpKind, TensorType, ValueId, Weight, WeightData};
 use qcc_ir::{Bundle, DType, DimExpr, Tensor};
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 #[cfg(doc)]
@@ -55,7 +57,15 @@ impl Pass for FoldConstants {
 struct Folder {
     budget: u64,
     /// Constant values of the current source function.
-    known: HashMap<ValueId, Bundle>,
+    known: HashMap<ValueId, Known>,
+}
+
+/// A constant value.
+enum Known {
+    /// Of an op without operands, which makes it whenever it is needed.
+    Source,
+    /// Computed.
+    Value(Bundle),
 }
 
 impl Rule for Folder {
@@ -83,24 +93,24 @@ impl Rule for Folder {
         let mut new = Vec::with_capacity(values.len());
         for (r, b) in op.results.iter().zip(values) {
             new.push(constant(rw, *r, &b.codes)?);
-            self.known.insert(*r, b);
+            self.known.insert(*r, Known::Value(b));
         }
         Ok(Some(new))
     }
 }
 
 impl Folder {
-    /// Reads a constant, if it is small enough and can be read.
+    /// Takes a constant for known, if it is small enough.
     fn learn(&mut self, rw: &Rewriter<'_>, op: &Op) {
         let r = op.results[0];
         let ty = rw.src.ty(r);
         if bytes(ty).is_none_or(|b| b > self.budget) {
             return;
         }
-        if let Some(mut values) = self.evaluate(rw, op)
-            && let Some(v) = values.pop()
-        {
-            self.known.insert(r, v);
+        if op.operands.is_empty() {
+            self.known.insert(r, Known::Source);
+        } else if let Some(v) = self.evaluate(rw, op).and_then(|mut v| v.pop()) {
+            self.known.insert(r, Known::Value(v));
         }
     }
 
@@ -117,12 +127,24 @@ impl Folder {
     }
 
     fn evaluate(&self, rw: &Rewriter<'_>, op: &Op) -> Option<Vec<Bundle>> {
-        let operands: Option<Vec<&Bundle>> =
-            op.operands.iter().map(|v| self.known.get(v)).collect();
+        let made: Option<Vec<Cow<'_, Bundle>>> =
+            op.operands.iter().map(|v| self.value(rw, *v)).collect();
+        let made = made?;
+        let operands: Vec<&Bundle> = made.iter().map(|b| &**b).collect();
         let types: Vec<_> = op.operands.iter().map(|v| rw.src.ty(*v)).collect();
         let results: Vec<_> = op.results.iter().map(|v| rw.src.ty(*v)).collect();
         let sizes = Sizes::default();
-        eval_op(&rw.module, &op.kind, &operands?, &types, &results, &sizes).ok()
+        eval_op(&rw.module, &op.kind, &operands, &types, &results, &sizes).ok()
+    }
+
+    fn value(&self, rw: &Rewriter<'_>, v: ValueId) -> Option<Cow<'_, Bundle>> {
+        match self.known.get(&v)? {
+            Known::Value(b) => Some(Cow::Borrowed(b)),
+            Known::Source => {
+                let made = self.evaluate(rw, rw.src.def_op(v)?)?.pop();
+                made.map(Cow::Owned)
+            }
+        }
     }
 }
 

@@ -13,6 +13,11 @@ use std::path::Path;
 /// Inputs that are filled in when no data is given for them.
 const OPTIONAL: [&str; 3] = ["attention_mask", "position_ids", "token_type_ids"];
 
+/// Samples of a batch, at most.
+const BATCH: usize = 8;
+/// Tokens of a batch, at most, where no sample has more: what a run holds grows with them.
+const TOKENS: u64 = 2048;
+
 /// Samples of a model's inputs.
 #[derive(Clone, Debug)]
 pub struct Dataset {
@@ -133,6 +138,20 @@ impl Dataset {
         self.samples == 0
     }
 
+    /// The first `count` samples, or all if there are fewer, in batches: the first of each, and how
+    /// many. A batch has at most 8 samples, and at most 2048 tokens unless one sample has more.
+    pub fn batches(&self, count: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let tokens = |s: &Source| match s {
+            Source::Given(t) if t.dtype().is_int() && t.dims().len() == 2 => Some(t.dims()[1]),
+            _ => None,
+        };
+        let longest = self.inputs.iter().filter_map(tokens).max().unwrap_or(1);
+        let size = (TOKENS / longest.max(1)).clamp(1, BATCH as u64) as usize;
+        let count = count.min(self.samples);
+        let starts = (0..count).step_by(size);
+        starts.map(move |first| (first, size.min(count - first)))
+    }
+
     /// The given array of an input, by position; `None` for one that is filled in.
     pub fn array(&self, input: usize) -> Option<&Tensor> {
         match self.inputs.get(input)? {
@@ -221,6 +240,19 @@ mod tests {
         assert_eq!(b[1].as_slice::<i64>().unwrap(), [1, 1, 1, 1]);
         assert_eq!(b[2].as_slice::<i64>().unwrap(), [0, 1, 0, 1]);
         assert!(d.batch(2, 2).is_err());
+    }
+
+    #[test]
+    fn batches_are_bounded_in_samples_and_in_tokens() {
+        let of = |samples: u64, length: u64| {
+            let ids = Tensor::zeros(DType::I64, &[samples, length]).unwrap();
+            let d = Dataset::new(vec![("a".into(), ids)], &[port("a")]).unwrap();
+            (d.batches(10).collect::<Vec<_>>(), d.batches(99).count())
+        };
+        assert_eq!(of(9, 256), (vec![(0, 8), (8, 1)], 2));
+        assert_eq!(of(20, 700).0[3..], [(6, 2), (8, 2)]);
+        assert_eq!(of(2, 5000), (vec![(0, 1), (1, 1)], 2));
+        assert_eq!(of(0, 5), (vec![], 0));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use sha1::{Digest, Sha1};
 
 use super::error::{self, input};
-use super::map::map;
+use super::map::{Mapped, Pages, map};
 use super::proto::StringStringEntryProto;
 
 /// Bytes that are shared with whoever supplied them.
@@ -111,13 +111,15 @@ enum Source {
 
 /// The external data files of one model, each opened once.
 pub(super) struct ExternalFiles {
+    /// The model's own file, if it is mapped: what is not external lies there.
+    pub(super) model: Option<Pages>,
     source: Source,
     open: Mutex<BTreeMap<String, OpenFile>>,
 }
 
 #[derive(Clone)]
 struct OpenFile {
-    bytes: Bytes,
+    mapped: Mapped,
     /// Computed when a checksum is first asked for.
     sha1: Option<String>,
 }
@@ -140,6 +142,7 @@ impl ExternalFiles {
 
     fn new(source: Source) -> Self {
         ExternalFiles {
+            model: None,
             source,
             open: Mutex::new(BTreeMap::new()),
         }
@@ -150,9 +153,9 @@ impl ExternalFiles {
     /// # Errors
     /// Refused path (Q0106), missing or short file (Q0107), a length that is not `wanted`
     /// (Q0110).
-    pub(super) fn bytes(&self, range: &Range, wanted: u64) -> Result<Bytes> {
-        let file = self.open(&range.location)?.bytes;
-        let size = file.len() as u64;
+    pub(super) fn bytes(&self, range: &Range, wanted: u64) -> Result<Mapped> {
+        let file = self.open(&range.location)?.mapped;
+        let size = file.bytes.len() as u64;
         let end = range
             .offset
             .checked_add(range.length.unwrap_or(wanted))
@@ -178,7 +181,10 @@ impl ExternalFiles {
         }
         // Both ends are at most the length of a mapped file, so they fit in usize.
         let start = range.offset as usize;
-        Ok(file.slice(start..start + length as usize))
+        Ok(Mapped {
+            bytes: file.bytes.slice(start..start + length as usize),
+            pages: file.pages,
+        })
     }
 
     /// Compares the SHA-1 of the whole file with the checksum of `range`, if it has one.
@@ -190,7 +196,9 @@ impl ExternalFiles {
             return Ok(());
         };
         let file = self.open(&range.location)?;
-        let found = file.sha1.unwrap_or_else(|| hex(&Sha1::digest(&file.bytes)));
+        let found = file
+            .sha1
+            .unwrap_or_else(|| hex(&Sha1::digest(&file.mapped.bytes)));
         if let Some(entry) = self.files().get_mut(&range.location) {
             entry.sha1 = Some(found.clone());
         }
@@ -216,10 +224,10 @@ impl ExternalFiles {
         if let Some(file) = self.files().get(location) {
             return Ok(file.clone());
         }
-        let bytes = match &self.source {
+        let mapped = match &self.source {
             Source::Folder(folder) => open_below(folder, location)?,
             Source::Callback(data) => match data.file(location) {
-                Some(shared) => Bytes::from_owner(Owner(shared)),
+                Some(shared) => Bytes::from_owner(Owner(shared)).into(),
                 None => return Err(missing(location, "it was not supplied")),
             },
             Source::None => {
@@ -227,7 +235,7 @@ impl ExternalFiles {
                     .hint("give the model as a path, or supply its external data"));
             }
         };
-        let file = OpenFile { bytes, sha1: None };
+        let file = OpenFile { mapped, sha1: None };
         self.files().insert(location.to_string(), file.clone());
         Ok(file)
     }
@@ -261,7 +269,7 @@ fn refused(location: &str, why: &str) -> Diagnostic {
 }
 
 /// Opens and maps a plain file below `folder`.
-fn open_below(folder: &Path, location: &str) -> Result<Bytes> {
+fn open_below(folder: &Path, location: &str) -> Result<Mapped> {
     let names = plain_names(location)?;
     let file = open_walking(folder, &names).map_err(|errno| open_error(location, errno))?;
     let facts = rustix::fs::fstat(&file).map_err(|errno| open_error(location, errno))?;

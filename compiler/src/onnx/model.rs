@@ -9,12 +9,16 @@ use qcc_ir::diag::{Diagnostic, Result};
 
 use super::error::{self, input, unsupported};
 use super::external::{ExternalData, ExternalFiles};
+use super::map::Mapped;
 use super::proto::ModelProto;
 use super::tensor::Tensor;
 use super::{map, sites, tensor, wire};
 
 /// The IR versions that qcc reads; 3 was the first with operator sets.
 const IR_VERSIONS: std::ops::RangeInclusive<i64> = 3..=14;
+
+/// Bytes that are hashed at a time.
+const PART: usize = 1 << 24;
 
 /// An ONNX model whose bytes are well-formed and whose tensors are all within bounds.
 ///
@@ -36,14 +40,16 @@ impl Model {
     /// (Q0103), or a tensor that is out of bounds (Q0106 to Q0113).
     pub fn open(path: &Path) -> Result<Model> {
         let place = path.display().to_string();
-        let bytes = open_file(path).map_err(|e| {
+        let file = open_file(path).map_err(|e| {
             input(error::FILE, format!("the model cannot be read: {e}")).at(place.clone())
         })?;
         let folder = match path.parent() {
             Some(parent) if parent != Path::new("") => parent.to_path_buf(),
             _ => PathBuf::from("."),
         };
-        Model::new(bytes, ExternalFiles::folder(folder)).map_err(|e| e.or_at(place))
+        let mut files = ExternalFiles::folder(folder);
+        files.model = file.pages;
+        Model::new(file.bytes, files).map_err(|e| e.or_at(place))
     }
 
     /// Reads a model that has no external data.
@@ -90,6 +96,18 @@ impl Model {
         &self.bytes
     }
 
+    /// A hash of those bytes, in hexadecimal.
+    pub fn hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for part in self.bytes.chunks(PART) {
+            hasher.update(part);
+            if let Some(pages) = &self.files.model {
+                pages.release(part);
+            }
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
     /// The version of the default operator set, if the model imports it.
     pub fn opset(&self) -> Option<i64> {
         self.proto
@@ -109,7 +127,7 @@ impl Model {
     }
 }
 
-fn open_file(path: &Path) -> std::io::Result<Bytes> {
+fn open_file(path: &Path) -> std::io::Result<Mapped> {
     let file = File::open(path)?;
     if !file.metadata()?.is_file() {
         return Err(std::io::Error::other("it is not a regular file"));

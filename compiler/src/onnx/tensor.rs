@@ -16,6 +16,7 @@ use super::dims::MAX_RANK;
 use super::elem::{self, ElemType};
 use super::error::{self, input, unsupported};
 use super::external::{ExternalFiles, Range};
+use super::map::{Mapped, Pages};
 use super::proto::TensorProto;
 
 /// A constant of the model.
@@ -25,6 +26,8 @@ pub struct Tensor {
     elem: ElemType,
     dims: Vec<u64>,
     data: Bytes,
+    /// The file that the data lie in, if it is mapped.
+    pages: Option<Pages>,
 }
 
 impl Tensor {
@@ -50,6 +53,7 @@ impl Tensor {
             elem: elem_type(1)?,
             dims: dims.to_vec(),
             data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            pages: None,
         })
     }
 
@@ -74,6 +78,12 @@ impl fmt::Debug for Tensor {
 impl WeightBytes for Tensor {
     fn bytes(&self) -> Result<Cow<'_, [u8]>> {
         Ok(Cow::Borrowed(&self.data))
+    }
+
+    fn release(&self) {
+        if let Some(pages) = &self.pages {
+            pages.release(&self.data);
+        }
     }
 }
 
@@ -104,13 +114,16 @@ pub(super) fn check(tensor: &TensorProto, files: &ExternalFiles) -> Result<()> {
 /// As [`check`], and Q0109 (checksum), Q0110 (a value that its type cannot hold).
 pub(super) fn read(tensor: &TensorProto, files: &ExternalFiles) -> Result<Tensor> {
     let layout = layout(tensor)?;
-    let data = match (&layout.external, &tensor.raw_data) {
+    let Mapped { bytes: data, pages } = match (&layout.external, &tensor.raw_data) {
         (Some(range), _) => {
             files.verify(range)?;
             files.bytes(range, layout.bytes)?
         }
-        (None, Some(raw)) => raw.clone(),
-        (None, None) => typed(tensor, &layout)?,
+        (None, Some(raw)) => Mapped {
+            bytes: raw.clone(),
+            pages: files.model.clone(),
+        },
+        (None, None) => typed(tensor, &layout)?.into(),
     };
     if layout.elem.name() == "BOOL" && data.iter().any(|&byte| byte > 1) {
         return Err(input(
@@ -123,6 +136,7 @@ pub(super) fn read(tensor: &TensorProto, files: &ExternalFiles) -> Result<Tensor
         elem: layout.elem,
         dims: layout.dims,
         data,
+        pages,
     })
 }
 

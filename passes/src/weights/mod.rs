@@ -12,8 +12,8 @@ pub(crate) use hadamard::Rotation;
 pub(crate) use transform::{Quantizer, Transform};
 
 use qcc_ir::diag::{Class, Diagnostic, Result};
-use qcc_ir::eval::weight_tensor;
-use qcc_ir::format::{DType, FormatError, decode_slice, encode_slice};
+use qcc_ir::eval::{weight_tensor, with_bytes};
+use qcc_ir::format::{DType, FormatError, Real, decode_slice, encode_slice};
 use qcc_ir::graph::{Weight, WeightBytes, WeightData};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -97,10 +97,21 @@ pub(crate) fn inline(name: String, dtype: DType, dims: Vec<u64>, bytes: Vec<u8>)
 /// # Errors
 /// When the weight cannot be read.
 pub(crate) fn read_f32(w: &Weight) -> Result<Vec<f32>> {
-    let t = weight_tensor(w)?;
-    let mut out = vec![0.0; t.numel()];
-    decode_slice(w.dtype, t.bytes(), &mut out).map_err(|e| format_error(e, &w.name))?;
-    Ok(out)
+    decoded(w)
+}
+
+/// The elements of a float or integer weight.
+///
+/// # Errors
+/// When the weight cannot be read.
+fn decoded<T: Real + Default + Clone>(w: &Weight) -> Result<Vec<T>> {
+    with_bytes(w, |bytes| {
+        // INVARIANT: the weight has bytes in memory, so the number of its elements fits.
+        let n = w.numel().and_then(|n| usize::try_from(n).ok());
+        let mut out = vec![T::default(); n.unwrap_or(0)];
+        decode_slice(w.dtype, bytes, &mut out).map_err(|e| format_error(e, &w.name))?;
+        Ok(out)
+    })
 }
 
 /// The number that every element of a small weight is, if it is one.

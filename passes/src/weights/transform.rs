@@ -1,9 +1,9 @@
 //! The ways in which one weight follows from another.
 
 use super::hadamard::Rotation;
-use super::{format_error, read_f32};
+use super::{decoded, format_error, read_f32};
 use qcc_ir::diag::{Class, Diagnostic, Result};
-use qcc_ir::eval::weight_tensor;
+use qcc_ir::eval::with_bytes;
 use qcc_ir::format::{
     BlockShape, DType, FormatError, IntRange, QuantFormat, QuantParams, clipped_nd, decode_slice,
     dequantize_nd, dequantize_table_nd, encode_slice, quantize_nd,
@@ -225,19 +225,12 @@ impl Transform {
     /// When the source cannot be read.
     pub(super) fn apply(&self, source: &Weight) -> Result<Vec<u8>> {
         match self {
-            Transform::Reshape { .. } => Ok(weight_tensor(source)?.bytes().to_vec()),
+            Transform::Reshape { .. } => with_bytes(source, |b| Ok(b.to_vec())),
             Transform::Transpose { perm } => {
                 let width = source.dtype.bits() as usize / 8;
-                let t = weight_tensor(source)?;
-                Ok(transpose(t.bytes(), &source.dims, perm, width))
+                with_bytes(source, |b| Ok(transpose(b, &source.dims, perm, width)))
             }
-            Transform::Cast { dtype } => {
-                let t = weight_tensor(source)?;
-                let mut v = vec![0.0f64; t.numel()];
-                decode_slice(source.dtype, t.bytes(), &mut v)
-                    .map_err(|e| format_error(e, &source.name))?;
-                encode(*dtype, &v, source)
-            }
+            Transform::Cast { dtype } => encode(*dtype, &decoded::<f64>(source)?, source),
             Transform::Scale {
                 axis,
                 factors,
@@ -256,10 +249,7 @@ impl Transform {
                 center,
                 dtype,
             } => {
-                let t = weight_tensor(source)?;
-                let mut v = vec![0.0f64; t.numel()];
-                decode_slice(source.dtype, t.bytes(), &mut v)
-                    .map_err(|e| format_error(e, &source.name))?;
+                let mut v: Vec<f64> = decoded(source)?;
                 each_vector(&mut v, &source.dims, *axis, &mut |x| {
                     if *center {
                         let mean = x.iter().sum::<f64>() / x.len().max(1) as f64;
@@ -325,6 +315,15 @@ fn each_vector(v: &mut [f64], dims: &[u64], axis: usize, change: &mut dyn FnMut(
 
 /// The elements of `bytes` (row-major in `dims`, `width` bytes each) in the order of `perm`.
 fn transpose(bytes: &[u8], dims: &[u64], perm: &[usize], width: usize) -> Vec<u8> {
+    if let ([rows, cols], [1, 0]) = (dims, perm) {
+        let (rows, cols) = (*rows as usize, *cols as usize);
+        match width {
+            1 => return matrix_transposed::<1>(bytes, rows, cols),
+            2 => return matrix_transposed::<2>(bytes, rows, cols),
+            4 => return matrix_transposed::<4>(bytes, rows, cols),
+            _ => {}
+        }
+    }
     let mut strides = vec![1usize; dims.len()];
     for i in (1..dims.len()).rev() {
         strides[i - 1] = strides[i] * dims[i] as usize;
@@ -349,6 +348,25 @@ fn transpose(bytes: &[u8], dims: &[u64], perm: &[usize], width: usize) -> Vec<u8
     out
 }
 
+/// Rows and columns of a square that is transposed in the cache.
+const SQUARE: usize = 32;
+
+/// A matrix of elements of `W` bytes with rows and columns exchanged, square by square.
+fn matrix_transposed<const W: usize>(bytes: &[u8], rows: usize, cols: usize) -> Vec<u8> {
+    let (from, _) = bytes.as_chunks::<W>();
+    let mut to = vec![[0; W]; from.len()];
+    for i in (0..rows).step_by(SQUARE) {
+        for j in (0..cols).step_by(SQUARE) {
+            for row in i..rows.min(i + SQUARE) {
+                for col in j..cols.min(j + SQUARE) {
+                    to[col * rows + row] = from[row * cols + col];
+                }
+            }
+        }
+    }
+    to.into_flattened()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{derive, inline_f32};
@@ -365,6 +383,17 @@ mod tests {
         let t = derive(&w(&[2, 3]), Transform::Transpose { perm: vec![1, 0] }).unwrap();
         assert_eq!(t.dims, [3, 2]);
         assert_eq!(read_f32(&t).unwrap(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+        let wide = w(&[70, 45]);
+        let transposed = Transform::Transpose { perm: vec![1, 0] };
+        for (dtype, transform) in [DType::F32, DType::F16].map(|d| (d, transposed.clone())) {
+            let source = derive(&wide, Transform::Cast { dtype }).unwrap();
+            let t = derive(&source, transform).unwrap();
+            let (source, t) = (read_f32(&source).unwrap(), read_f32(&t).unwrap());
+            assert!(
+                (0..3150).all(|i| t[i] == source[i % 70 * 45 + i / 70]),
+                "{dtype}"
+            );
+        }
         let t = derive(
             &w(&[2, 1, 3]),
             Transform::Transpose {

@@ -47,8 +47,8 @@ pub(crate) struct Args {
     calib: Option<PathBuf>,
     /// Streamed activations and codes that take more than this go to a temporary file beside the
     /// plan: bytes, or a number with K, M or G.
-    #[arg(long, value_name = "SIZE", help_heading = "Data")]
-    max_memory: Option<String>,
+    #[arg(long, value_name = "SIZE", default_value = "4G", help_heading = "Data")]
+    max_memory: String,
     /// Statistics of `qcc calibrate` in place of those of the calibration data.
     #[arg(long, value_name = "STATS", help_heading = "Data")]
     stats: Option<PathBuf>,
@@ -89,13 +89,11 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
     }
     let mut options = a.scheme.options(a.target.clone())?;
     options.diagnose = files.text.is_none();
-    if let Some(text) = &a.max_memory {
-        let beside = files.plan.as_deref().or(files.page.as_deref());
-        options.spill = Some(SpillTo {
-            folder: beside.map_or_else(|| PathBuf::from("."), folder),
-            above: size(text)?,
-        });
-    }
+    let beside = files.plan.as_deref().or(files.page.as_deref());
+    options.spill = Some(SpillTo {
+        folder: beside.map_or_else(|| PathBuf::from("."), folder),
+        above: size(&a.max_memory)?,
+    });
     let model = Model::open(&a.model)?;
     let mut bar = Bar::new();
     let mut dump = a.dump_phases.clone().map(|dir| Dump { dir, count: 0 });
