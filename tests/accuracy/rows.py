@@ -147,10 +147,12 @@ ROWS = [
     Row("--scheme fp8-e5m2"),
     Row("--scheme mxfp8"),
     Row("--mxfp4"),
+    Row(f"--mxfp4 {CALIB}"),
     Row("--nvfp4"),
     Row(f"--nvfp4 --algo gptq,refine {CALIB}"),
-    Row(f"--nvfp4 --algo awq,gptq {CALIB}"),
+    Row(f"--nvfp4 {CALIB}"),
     Row("--scheme nf4"),
+    Row(f"--scheme nf4 {CALIB}"),
     Row(f"--scheme lut4 {CALIB}"),
     Row(f"--scheme lut3 {CALIB}"),
     # Outliers elsewhere: rotated away, or kept float.
@@ -178,5 +180,11 @@ CLAIMS = (
     + [("AWQ and GPTQ together beat AWQ by 15 %", INT4, m, 0.85, AWQ, m) for m in range(3)]
     + [("AWQ and GPTQ together beat GPTQ by 15 %", INT4, m, 0.85, GPTQ, m) for m in range(3)]
     + [("NVFP4 is better than MXFP4", "--nvfp4", m, 1.0, "--mxfp4", m) for m in range(3)]
+    + [("AWQ and GPTQ take 40 % off what NVFP4 costs", f"--nvfp4 {CALIB}", m, 0.6, "--nvfp4", m) for m in range(3)]
+    + [
+        ("with data four-bit floats are better than without", f"{flags} {CALIB}", m, 1.0, flags, m)
+        for flags in ("--mxfp4", "--scheme nf4")
+        for m in range(3)
+    ]
     + [("rotation makes W4A4 three times better", W4A4_ROTATED, m, 0.333, W4A4, m) for m in range(3)]
 )

@@ -16,9 +16,9 @@
 //!
 //! `awq`, `gptq` and `mse` alone do what their papers and public implementations do. They combine
 //! as `awq,gptq` (the scales of the one, then the rounding of the other; `refine` is part of it),
-//! `gptq,refine` and `mse,gptq`. Without a choice, integer weights of at most 4 bits get
-//! `awq,gptq` with samples of calibration data, `gptq,refine` where statistics hold `XᵀX`, else
-//! `mse`; all others `rtn`.
+//! `gptq,refine` and `mse,gptq`. Without a choice, integer and float weights of at most 4 bits get
+//! `awq,gptq` with samples of calibration data and `gptq,refine` where statistics hold `XᵀX`. Without
+//! either, integers get `mse`; all others `rtn`.
 
 use super::scheme::QuantSpec;
 use qcc_ir::diag::{Class, Diagnostic, Result};
@@ -127,11 +127,11 @@ impl Methods {
     /// Those for weights of this form.
     pub(crate) fn of(chosen: Option<&[Algo]>, spec: &QuantSpec, inputs: Inputs) -> Self {
         let table = spec.is_table();
-        let usual: &[Algo] = match (spec.are_integers() && spec.bits <= 4, inputs) {
+        let usual: &[Algo] = match (spec.bits <= 4 && !table, inputs) {
             (true, Inputs::Samples) => &[Algo::Awq, Algo::Gptq],
             (true, Inputs::Gram) => &[Algo::Gptq, Algo::Refine],
-            (true, Inputs::Unknown) => &[Algo::Mse],
-            (false, _) => &[Algo::Rtn],
+            (true, Inputs::Unknown) if spec.are_integers() => &[Algo::Mse],
+            _ => &[Algo::Rtn],
         };
         let named = chosen.unwrap_or(usual);
         let has = |a: Algo| named.contains(&a) && a.applies(spec);
@@ -192,6 +192,11 @@ mod tests {
         assert_eq!(of("int4", Inputs::Samples), (false, true, true, true));
         assert_eq!(of("int4", Inputs::Gram), (false, false, true, true));
         assert_eq!(of("int4", Inputs::Unknown), (true, false, false, false));
+        for name in ["nvfp4", "mxfp4", "nf4"] {
+            assert_eq!(of(name, Inputs::Samples), (false, true, true, true));
+            assert_eq!(of(name, Inputs::Unknown), (false, false, false, false));
+        }
+        assert_eq!(of("lut4", Inputs::Samples), (false, false, false, false));
         assert_eq!(of("int8", Inputs::Samples), (false, false, false, false));
         assert_eq!(of("fp8", Inputs::Unknown), (false, false, false, false));
     }

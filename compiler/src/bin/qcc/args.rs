@@ -89,7 +89,7 @@ pub(crate) struct SchemeArgs {
     #[arg(long, help_heading = "Scheme")]
     asym: bool,
     /// Weight methods: rtn, mse, hqq, awq, gptq, or together awq,gptq (refines too), gptq,refine,
-    /// mse,gptq [default: of integers up to 4 bits awq,gptq with data, mse without; else rtn].
+    /// mse,gptq [default: up to 4 bits awq,gptq with data, without it mse of integers; else rtn].
     #[arg(long, value_name = "METHODS", help_heading = "Scheme")]
     algo: Option<String>,
     /// GPTQ rounds the columns of large inputs first.
