@@ -17,16 +17,19 @@ use crate::compile::{Compiler, ERROR_SAMPLES};
 use crate::data::Dataset;
 use crate::evaluate::Evaluator;
 use crate::options::Bound;
+use crate::report::SearchReport;
 use qcc_ir::DType;
 use qcc_ir::Tensor;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::exec::Executor;
 use qcc_ir::graph::Module;
 use qcc_ir::ledger::Candidate;
-use qcc_passes::choose::{Budget, Study, Summary, Totals, divergence, logits};
+use qcc_passes::choose::{Budget, Chosen, Reference, Study, Summary, Totals, logits};
+use qcc_passes::egraph::Stats;
 use qcc_passes::{Manager, PassContext, Scheme, pipeline};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// Choices that are compiled at most.
 const ROUNDS: usize = 3;
@@ -72,8 +75,10 @@ pub struct AutoReport {
     pub precision_first: Option<Predicted>,
     /// Choices that were compiled.
     pub rounds: usize,
-    /// Groups of layers, independent parts, distinct regions searched, searches cut off.
-    pub search: [usize; 4],
+    /// Groups of layers that read one value.
+    pub groups: usize,
+    /// Parts of the model that are fused independently.
+    pub parts: usize,
 }
 
 impl From<Totals> for Predicted {
@@ -94,6 +99,8 @@ pub(crate) struct Choice {
     /// By layer, all candidates with their figures, for the ledger.
     pub(crate) considered: BTreeMap<String, Vec<Candidate>>,
     pub(crate) report: AutoReport,
+    /// What was searched for prices, in all rounds.
+    pub(crate) search: SearchReport,
 }
 
 /// Chooses schemes for the layers of a calibrated module, in the context of its quantization.
@@ -114,12 +121,16 @@ pub(crate) fn choose(
     let few = batches(data, ERROR_SAMPLES)?;
     let step = &mut |done, total| c.step("weigh schemes", done, total);
     let mut study = Study::new(module, ctx, &few, step)?;
-    let judge = Judge::new(module, executor, data, bound)?;
+    let judge = Judge::new(module, executor, data, (bound, ctx.threads))?;
     let mut budget = bound.budget();
-    let mut best: Option<(f64, Choice)> = None;
+    let mut best: Option<(f64, Chosen, AutoReport)> = None;
+    let (mut pricing, mut search) = (Duration::ZERO, Stats::default());
     for round in 1..=ROUNDS {
         c.step("choose schemes", round - 1, ROUNDS)?;
+        let start = Instant::now();
         let chosen = study.choose(budget)?;
+        pricing += start.elapsed();
+        search = chosen.summary.search;
         let mut options = ctx.options.clone();
         options.overrides.extend(chosen.overrides.iter().cloned());
         let mut own = ctx.with_options(&options);
@@ -127,13 +138,9 @@ pub(crate) fn choose(
         let compiled = Manager::new(passes).run(module.clone(), &mut own)?.module;
         let seen = judge.measure(&compiled, executor)?;
         let share = seen.share(bound, chosen.summary.chosen.bits);
-        if best.as_ref().is_none_or(|(least, _)| share < *least) {
-            let choice = Choice {
-                overrides: chosen.overrides,
-                considered: chosen.considered,
-                report: report(chosen.summary, bound, &seen, share <= 1.0, round),
-            };
-            best = Some((share, choice));
+        if best.as_ref().is_none_or(|(least, ..)| share < *least) {
+            let report = report(&chosen.summary, bound, &seen, share <= 1.0, round);
+            best = Some((share, chosen, report));
         }
         match (budget, share <= 1.0) {
             (Budget::Divergence(x), false) => budget = Budget::Divergence(x * MARGIN / share),
@@ -141,7 +148,13 @@ pub(crate) fn choose(
         }
     }
     let none = || Diagnostic::error(919, Class::Internal, "no choice was measured");
-    best.map(|(_, choice)| choice).ok_or_else(none)
+    let (_, chosen, report) = best.ok_or_else(none)?;
+    Ok(Choice {
+        overrides: chosen.overrides,
+        considered: chosen.considered,
+        report,
+        search: SearchReport::new(&search, pricing),
+    })
 }
 
 impl Bound {
@@ -173,6 +186,7 @@ fn batches(data: &Dataset, most: usize) -> Result<Vec<Vec<Tensor>>> {
 struct Judge {
     batches: Vec<Vec<Tensor>>,
     float: Vec<Tensor>,
+    reference: Reference,
     /// The input that holds tokens, where perplexities are asked for.
     tokens: Option<usize>,
 }
@@ -184,7 +198,12 @@ struct Seen {
 }
 
 impl Judge {
-    fn new(m: &Module, executor: &dyn Executor, data: &Dataset, bound: Bound) -> Result<Judge> {
+    fn new(
+        m: &Module,
+        executor: &dyn Executor,
+        data: &Dataset,
+        (bound, threads): (Bound, usize),
+    ) -> Result<Judge> {
         let batches = batches(data, SAMPLES)?;
         let float = logits(m, executor, &batches)?;
         let ids = |inputs: &Vec<Tensor>| {
@@ -196,6 +215,7 @@ impl Judge {
         let predicts = float.iter().all(|t| t.dims().len() == 3);
         let judge = Judge {
             batches,
+            reference: Reference::new(&float, threads)?,
             float,
             tokens: tokens.filter(|_| predicts),
         };
@@ -210,7 +230,7 @@ impl Judge {
 
     fn measure(&self, m: &Module, executor: &dyn Executor) -> Result<Seen> {
         let ours = logits(m, executor, &self.batches)?;
-        let kl = divergence(&self.float, &ours)?;
+        let kl = self.reference.divergence(&ours)?;
         let Some(at) = self.tokens else {
             return Ok(Seen { kl, drop: None });
         };
@@ -241,18 +261,19 @@ impl Seen {
     }
 }
 
-fn report(s: Summary, bound: Bound, seen: &Seen, kept: bool, round: usize) -> AutoReport {
+fn report(s: &Summary, bound: Bound, seen: &Seen, kept: bool, round: usize) -> AutoReport {
     AutoReport {
         bound: bound.named(),
         kept,
-        chosen: s.chosen.into(),
+        chosen: s.chosen.clone().into(),
         measured_kl: seen.kl,
         measured_drop: seen.drop,
         cost: (s.cost, s.bound),
-        base: s.base.into(),
-        uniform: s.uniform.map(|(name, t)| (name, t.into())),
-        precision_first: s.precision_first.map(Predicted::from),
+        base: s.base.clone().into(),
+        uniform: s.uniform.clone().map(|(name, t)| (name, t.into())),
+        precision_first: s.precision_first.clone().map(Predicted::from),
         rounds: round,
-        search: [s.groups, s.factors, s.regions.0, s.regions.1],
+        groups: s.groups,
+        parts: s.factors,
     }
 }

@@ -10,7 +10,7 @@ use crate::cost::SharedCost;
 use crate::data::Dataset;
 use crate::onnx::{ImportOptions, Model, import};
 use crate::options::Options;
-use crate::report::{Culprits, LayerReport, Report, TargetReport};
+use crate::report::{Culprits, Diagram, LayerReport, Report, SearchReport, TargetReport};
 use crate::scratch::Scratch;
 use crate::sections;
 use crate::sensitivity::Subject;
@@ -30,6 +30,7 @@ use qcc_runtime::plan_file::{AlignedBytes, Written, plan_in_memory};
 use qcc_runtime::{PlanContents, PlanWriter};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 /// Calibration samples on which the error of each layer is measured.
 pub(crate) const ERROR_SAMPLES: usize = 8;
@@ -277,6 +278,7 @@ impl<'a> Compiler<'a> {
         let cost = SharedCost::new(&targets);
         ctx.cost = Some(&cost);
         let mut auto = None;
+        let mut search = BTreeMap::new();
         if let Some(bound) = self.options.auto {
             let choice = auto::choose(&mut self, &prepared.module, &ctx, data, bound)?;
             chosen = qcc_passes::Options {
@@ -285,22 +287,26 @@ impl<'a> Compiler<'a> {
             };
             ctx.options = &chosen;
             ctx.considered = choice.considered;
+            search.insert("choose".to_string(), choice.search);
             auto = Some(choice.report);
         }
         self.step("quantize", 0, 2)?;
-        let codes_at = pipeline::QUANTIZE
-            .iter()
-            .position(|(name, _)| *name == "quantize")
-            .unwrap_or(0);
-        let (before, after) = pipeline::QUANTIZE.split_at(codes_at);
+        let steps = pipeline::QUANTIZE;
+        let (before, after) = steps.split_at(position(steps, "quantize"));
         let smoothed = manager(before, &mut self.observer)?
             .run(prepared.module, &mut ctx)?
             .module;
         let facts = self.facts(&smoothed, &ctx, &executor, data)?;
         self.step("quantize", 1, 2)?;
-        let module = manager(after, &mut self.observer)?
+        let (codes, fusion) = after.split_at(position(after, "fuse"));
+        let unfused = manager(codes, &mut self.observer)?
             .run(smoothed.clone(), &mut ctx)?
             .module;
+        let outcome = manager(fusion, &mut self.observer)?.run(unfused.clone(), &mut ctx)?;
+        let module = outcome.module;
+        let diagram = Diagram::of(&unfused, &module);
+        let time = outcome.runs.first().map_or(Duration::ZERO, |r| r.time);
+        search.insert("fuse".into(), SearchReport::new(&ctx.fusion, time));
         let mut warnings = prepared.warnings;
         warnings.append(&mut ctx.warnings);
         let quantized = |d: &Decision| d.topic == Topic::Scheme && d.chosen != "float";
@@ -362,6 +368,8 @@ impl<'a> Compiler<'a> {
             output: measured.map(|(output, _)| output),
             targets: reports,
             auto,
+            search,
+            diagram,
             warnings,
         };
         Ok(Compiled {
@@ -384,6 +392,11 @@ fn note_errors(ledger: &mut Ledger, facts: &[LayerFacts]) {
         chosen.for_each(|c| c.error = Some(m.relative_mse));
         ledger.record(d);
     }
+}
+
+/// Where a pass stands among steps.
+fn position(steps: &[pipeline::Step], name: &str) -> usize {
+    steps.iter().position(|(n, _)| *n == name).unwrap_or(0)
 }
 
 /// A data set in batches.

@@ -24,6 +24,6 @@ pub use calibrator::Calibrator;
 pub use compile::{Compiled, Compiler, Prepared, Progress, interface};
 pub use options::{Bound, Float, Options, SpillTo};
 pub use qcc_passes::{ActMode, Algo, CalibMethod, Grid, Scheme, Smooth, Statistics, Workload};
-pub use report::{LayerReport, Notice, Report, TargetReport};
+pub use report::{LayerReport, Notice, Report, SearchReport, TargetReport};
 pub use sensitivity::{OutputReport, Sensitivity};
 pub use statistics::ModelStatistics;

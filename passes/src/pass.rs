@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 /// A function from module to module.
 ///
 /// A pass holds no state between runs, reads no environment and writes nothing but its result,
-/// the ledger and, where it changes what a value holds, the statistics of the context. Its input
-/// is valid and so is its result: the [`crate::Manager`] verifies both.
+/// the ledger, figures for summaries and, where it changes what a value holds, the statistics of
+/// the context. Its input is valid and so is its result: the [`crate::Manager`] verifies both.
 pub trait Pass {
     /// The name by which the registry and the command line know it, in kebab case.
     fn name(&self) -> &'static str;
@@ -47,6 +47,8 @@ pub struct PassContext<'a> {
     pub codes: CodedWeights,
     /// By layer, the schemes among which one was chosen before; for the ledger.
     pub considered: BTreeMap<String, Vec<Candidate>>,
+    /// What fusion searched, for summaries.
+    pub fusion: crate::egraph::Stats,
     /// Threads; results do not depend on their number.
     pub threads: usize,
     /// What the user should know although the passes went on.
@@ -68,6 +70,7 @@ impl<'a> PassContext<'a> {
             spilling: None,
             codes: CodedWeights::default(),
             considered: BTreeMap::new(),
+            fusion: Default::default(),
             threads: 1,
             warnings: Vec::new(),
             executor: None,

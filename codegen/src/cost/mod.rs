@@ -19,12 +19,28 @@ use qcc_ir::exec::{Bindings, CostModel};
 use qcc_ir::graph::{OpKind, TensorType};
 use qcc_ir::{DType, DimExpr};
 
-/// Microseconds from the end of one kernel to the first result of the next: a launch within a
-/// graph (about 1.3 µs), as sessions record their commands, and one round trip to memory
-/// (0.7 µs). Without a graph a launch takes 2 to 4 µs in a stream.
-const GPU_LAUNCH: f64 = 2.0;
+/// Microseconds from the end of a kernel of a graph to the beginning of the next.
+const GRAPH_LAUNCH: f64 = 1.3;
+/// The same of kernels that the host puts into a stream one by one: it takes 2 to 4 µs for each,
+/// longer than most kernels of a decoding step run, so that the GPU waits for it.
+const STREAM_LAUNCH: f64 = 3.0;
+/// Microseconds from the beginning of a kernel to its first result: a round trip to memory.
+const FIRST_RESULT: f64 = 0.7;
 /// Microseconds to hand an op to the CPU's threads.
 const CPU_LAUNCH: f64 = 5.0;
+
+/// How the kernels of a GPU section are started.
+///
+/// The CUDA device records the commands of a run once for each set of sizes and replays them as a
+/// graph. The simulator and the CPU start nothing, so nothing of theirs depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Launching {
+    /// As a graph that was captured before.
+    #[default]
+    Graph,
+    /// Each by a call of its own.
+    Stream,
+}
 
 /// Shares of the peak that a class of kernels reaches. Not measured on these kernels yet: the
 /// bounds are published ones of comparable kernels, discounted.
@@ -58,12 +74,31 @@ const STREAM: Efficiency = Efficiency {
 #[derive(Clone, Copy, Debug)]
 pub struct Roofline {
     target: &'static Target,
+    launching: Launching,
 }
 
 impl Roofline {
-    /// The model of a target.
+    /// The model of a target whose kernels are replayed as a graph.
     pub const fn new(target: &'static Target) -> Roofline {
-        Roofline { target }
+        Roofline {
+            target,
+            launching: Launching::Graph,
+        }
+    }
+
+    /// The same with kernels that are started otherwise.
+    #[must_use]
+    pub const fn launching(self, launching: Launching) -> Roofline {
+        Roofline { launching, ..self }
+    }
+
+    /// Microseconds that each op takes besides its work.
+    fn launch_micros(&self) -> f64 {
+        match (self.target.machine, self.launching) {
+            (Machine::Cpu, _) => CPU_LAUNCH,
+            (Machine::Gpu(_), Launching::Graph) => GRAPH_LAUNCH + FIRST_RESULT,
+            (Machine::Gpu(_), Launching::Stream) => STREAM_LAUNCH + FIRST_RESULT,
+        }
     }
 }
 
@@ -179,14 +214,9 @@ impl CostModel for Roofline {
         ) {
             return Ok(0.0);
         }
-        let launch = match self.target.machine {
-            Machine::Cpu => CPU_LAUNCH,
-            Machine::Gpu(_) => {
-                supports(kind, operands, results, self.target)
-                    .map_err(|e| e.message().to_string())?;
-                GPU_LAUNCH
-            }
-        };
+        if self.target.is_gpu() {
+            supports(kind, operands, results, self.target).map_err(|e| e.message().to_string())?;
+        }
         let moved = moved(kind, operands, results, dims)?;
         let seconds = match matrix::Product::of(self.target, kind, operands, dims)? {
             Some(p) => p.seconds(self.target, moved),
@@ -196,7 +226,7 @@ impl CostModel for Roofline {
                 (moved / (bandwidth * e.memory)).max(ops / (rate * e.arithmetic))
             }
         };
-        Ok(launch + seconds * 1e6)
+        Ok(self.launch_micros() + seconds * 1e6)
     }
 
     fn target(&self) -> &str {

@@ -4,6 +4,9 @@ use super::*;
 use qcc_ir::format::{Block, BlockShape};
 use qcc_ir::graph::QuantType;
 
+/// Of a kernel in a graph.
+const LAUNCH: f64 = GRAPH_LAUNCH + FIRST_RESULT;
+
 fn linear() -> OpKind {
     OpKind::Linear {
         segments: vec![],
@@ -52,7 +55,7 @@ fn small_batches_are_bound_by_weight_bytes() {
         &quant(DType::I8, &[1, 8192]),
         &quant(DType::I8, &[8192, 8192]),
     );
-    let ratio = (half - GPU_LAUNCH) / (byte - GPU_LAUNCH);
+    let ratio = (half - LAUNCH) / (byte - LAUNCH);
     assert!((1.9..2.1).contains(&ratio), "{half} {byte}");
 }
 
@@ -109,7 +112,7 @@ fn scales_of_the_data_cost_another_pass() {
     let mut q = QuantType::symmetric(DType::I8, rows);
     q.dynamic = true;
     let of_data = TensorType::quant(q, x.shape.clone());
-    let time = |y| op("sm_80", &OpKind::Quantize, &[&x], y) - GPU_LAUNCH;
+    let time = |y| op("sm_80", &OpKind::Quantize, &[&x], y) - LAUNCH;
     let ratio = time(&of_data) / time(&fixed);
     assert!((1.5..1.8).contains(&ratio), "{ratio}");
 }
@@ -164,7 +167,7 @@ fn int8_is_the_answer_to_prefill_on_ampere() {
 fn a_wave_that_is_not_full_costs_as_much_as_one_that_is() {
     // 132 tiles of 128 × 128 fill an H200 once; one column of tiles more takes a second wave.
     let (rows, k) = (128 * 12, 8192);
-    let time = |n| micros("sm_90", &plain(&[rows, k]), &plain(&[n, k])) - GPU_LAUNCH;
+    let time = |n| micros("sm_90", &plain(&[rows, k]), &plain(&[n, k])) - LAUNCH;
     let (full, more) = (time(128 * 11), time(128 * 11 + 1));
     assert!((1.9..2.1).contains(&(more / full)), "{full} {more}");
 }
@@ -188,4 +191,22 @@ fn what_no_kernel_serves_is_refused_with_its_reason() {
         .op_micros(&linear(), &[&x, &w], &[&y], &|_| None)
         .unwrap_err();
     assert!(e.contains("whole rows"), "{e}");
+}
+
+#[test]
+fn a_graph_saves_the_same_time_for_each_kernel_of_a_gpu_and_none_for_others() {
+    let saved = |target: &str, kind: &OpKind, operands: &[&TensorType], y: &TensorType| {
+        let graph = Roofline::new(Target::find(target).unwrap());
+        let micros = |m: &Roofline| m.op_micros(kind, operands, &[y], &|_| Some(1)).unwrap();
+        micros(&graph.launching(Launching::Stream)) - micros(&graph)
+    };
+    let (x, w) = (plain(&[4, 64]), plain(&[64, 64]));
+    for rows in [1, 4096] {
+        let (x, y) = (plain(&[rows, 64]), plain(&[rows, 64]));
+        let linear = saved("sm_80", &linear(), &[&x, &w], &y);
+        assert!((linear - (STREAM_LAUNCH - GRAPH_LAUNCH)).abs() < 1e-9);
+        assert!((saved("sm_90", &OpKind::Cast, &[&x], &y) - linear).abs() < 1e-9);
+    }
+    assert_eq!(saved("sm_90", &OpKind::Reshape, &[&x], &plain(&[256])), 0.0);
+    assert_eq!(saved("cpu", &linear(), &[&x, &w], &plain(&[4, 64])), 0.0);
 }

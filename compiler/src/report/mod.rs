@@ -2,15 +2,19 @@
 
 mod culprits;
 pub mod describe;
+mod diagram;
 mod html;
 mod layer;
+mod search;
 mod target;
 #[cfg(test)]
 mod testing;
 
 pub use culprits::{Culprits, ranked};
+pub use diagram::{Diagram, Shape};
 pub use html::{Heading, page};
 pub use layer::{LayerReport, Plots};
+pub use search::SearchReport;
 pub use target::TargetReport;
 
 use crate::auto::AutoReport;
@@ -39,6 +43,11 @@ pub struct Report {
     /// How schemes were chosen, if they were.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auto: Option<AutoReport>,
+    /// Equality saturation by stage: `choose` for the prices of schemes, `fuse` for the plan.
+    pub search: BTreeMap<String, SearchReport>,
+    /// A block before and after fusion; of the page only.
+    #[serde(skip)]
+    pub diagram: Option<Diagram>,
     /// What the user should know.
     #[serde(serialize_with = "notices")]
     pub warnings: Vec<Diagnostic>,

@@ -1,6 +1,6 @@
 //! One target: what its section takes and how long a run is predicted to be.
 
-use qcc_codegen::cost::Roofline;
+use qcc_codegen::cost::{Launching, Roofline};
 use qcc_codegen::target::Target;
 use qcc_ir::DimExpr;
 use qcc_ir::diag::Result;
@@ -28,8 +28,10 @@ pub struct TargetReport {
     pub steps: usize,
     /// Distinct kernels.
     pub kernels: usize,
-    /// Predicted microseconds of a run.
+    /// Predicted microseconds of a run; on a GPU of the replay of a recorded graph, as sessions do.
     pub predicted_us: BTreeMap<String, f64>,
+    /// The same where the host launches kernel after kernel; of GPUs.
+    pub unrecorded_us: BTreeMap<String, f64>,
 }
 
 impl TargetReport {
@@ -52,6 +54,7 @@ impl TargetReport {
             steps: s.steps.len(),
             kernels: s.kernels.len(),
             predicted_us: BTreeMap::new(),
+            unrecorded_us: BTreeMap::new(),
         };
         let model = Roofline::new(target);
         for b in buckets(module) {
@@ -70,6 +73,12 @@ impl TargetReport {
             }
             let micros = predicted(module, &model, &b);
             out.predicted_us.extend(micros.map(|t| (b.name.clone(), t)));
+            if target.is_gpu() {
+                let single = model.launching(Launching::Stream);
+                let micros = predicted(module, &single, &b);
+                out.unrecorded_us
+                    .extend(micros.map(|t| (b.name.clone(), t)));
+            }
         }
         Ok(out)
     }

@@ -25,6 +25,9 @@ fn bounds_are_kept_and_told() {
     assert!(auto["measured_drop"].as_f64().unwrap() <= 1.0);
     let cost = |v: &Value, part: usize| v["auto"]["cost"][part].as_f64().unwrap();
     assert!(cost(&by_drop, 1) <= cost(&by_drop, 0));
+    assert!(
+        by_drop["search"]["choose"]["nodes"].as_u64() > by_drop["search"]["fuse"]["nodes"].as_u64()
+    );
     assert_eq!(auto["chosen"]["us"].as_object().unwrap().len(), 2);
     // One percent is the bound of --auto alone.
     let alone = chosen(dir.path(), "b.qplan", &[]);
@@ -59,6 +62,48 @@ fn a_choice_is_explained() {
         out.contains("rather than fp8-") && out.contains("error "),
         "{out}"
     );
+}
+
+#[test]
+fn every_part_of_the_model_has_its_reasons() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, calib) = small();
+    let auto = [
+        "--auto", "--algo", "rtn", "--smooth", "off", "--calib", &calib,
+    ];
+    for flags in [&auto[..], &["--int8"]] {
+        compile_small(
+            dir.path(),
+            "m.qplan",
+            &[&["--target", "sm_80"], flags].concat(),
+        );
+        let decisions = |name: &str| {
+            let e = json(dir.path(), &["explain", "m.qplan", "--layer", name]);
+            e["decisions"].as_array().unwrap().clone()
+        };
+        // Layers, what is fused into kernels of other nodes, gains and a table that is looked up.
+        for name in [
+            "node_linear_6",
+            "node_Softmax_156",
+            "node_Sigmoid_176",
+            "^val_178$",
+            r"layers\.0\.input_layernorm\.weight",
+            r"embed_tokens\.weight",
+        ] {
+            let kernel = |d: &Value| d["topic"] == "fusion" && !d["considered"].is_null();
+            assert!(decisions(name).iter().any(kernel), "{name} {flags:?}");
+        }
+        let weight = decisions("^val_178$");
+        let scheme = weight.iter().find(|d| d["topic"] == "scheme").unwrap();
+        let considered = scheme["considered"].as_array().unwrap();
+        let float = considered
+            .iter()
+            .find(|c| c["candidate"] == "float")
+            .unwrap();
+        assert!(!float["predicted_us"].as_object().unwrap().is_empty());
+        // Only a choice measures all candidates.
+        assert_eq!(considered.len() > 4, flags.len() > 1, "{scheme}");
+    }
 }
 
 #[test]

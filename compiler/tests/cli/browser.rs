@@ -81,7 +81,9 @@ fn a_browser_shows_every_part() {
         return;
     };
     assert!(dom.contains("<title>llama.onnx · qcc report</title>"));
-    for id in ["summary", "bytes", "errors", "worst", "layers", "ledger"] {
+    for id in [
+        "summary", "bytes", "errors", "worst", "layers", "graph", "ledger",
+    ] {
         assert_eq!(
             dom.matches(&format!("<section id=\"{id}\">")).count(),
             1,
@@ -103,6 +105,15 @@ fn a_browser_shows_every_part() {
     );
     assert_eq!(dom.matches("<tr>").count(), html.matches("<tr>").count());
     assert!(dom.trim_end().ends_with("</html>"));
+    // The block of the decoder, every op within a kernel.
+    let d = c.report.diagram.as_ref().unwrap();
+    let held: usize = d.after.iter().map(|k| k.holds.len()).sum();
+    assert!(d.times > 1 && d.after.len() <= 8 && d.before.len() > d.after.len());
+    assert_eq!(dom.matches("<rect class=\"kernel\"").count(), d.after.len());
+    assert_eq!(
+        dom.matches("<rect class=\"op\"").count(),
+        d.before.len() + held
+    );
 }
 
 #[test]

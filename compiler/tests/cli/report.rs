@@ -48,7 +48,22 @@ fn layers_and_outputs_have_figures() {
     for (b, us) in buckets {
         assert!(us.as_f64().unwrap() > 0.0 && gpu["arena_bytes"][b].as_u64().unwrap() > 0);
         assert!(gpu["workspace_bytes"][b].is_u64());
+        // A kernel costs more where the host launches it.
+        assert!(gpu["unrecorded_us"][b].as_f64() > us.as_f64());
     }
+    assert_eq!(c["targets"]["cpu"]["unrecorded_us"], serde_json::json!({}));
+    let fuse = &c["search"]["fuse"];
+    for figure in [
+        "regions",
+        "distinct",
+        "rounds",
+        "nodes",
+        "classes",
+        "peak_bytes",
+    ] {
+        assert!(fuse[figure].as_u64().unwrap() > 0, "{figure}: {fuse}");
+    }
+    assert!(fuse["seconds"].as_f64().unwrap() > 0.0 && fuse["cut"] == 0);
     assert!(c["targets"]["cpu"]["arena"].is_null() && gpu["arena"].is_string());
 }
 
@@ -160,6 +175,8 @@ fn the_summary_names_the_worst() {
         " dB  ",
         " % ",
         "µs predicted, arena ",
+        "search    fuse: ",
+        " e-nodes in ",
         " MiB at batch=",
     ] {
         assert!(said.contains(part), "{part}\n{said}");

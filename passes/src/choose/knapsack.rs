@@ -15,7 +15,7 @@
 use super::front::{Point, undominated};
 
 /// Partial sums that are kept at most.
-const MOST_SUMS: usize = 20_000;
+const MOST_SUMS: usize = 5_000;
 
 /// What was found.
 #[derive(Clone, Debug)]
@@ -40,8 +40,10 @@ pub(super) fn solve(fronts: &[Vec<Point>], budget: f64) -> Option<Solution> {
         });
     }
     let lambda = multiplier(fronts, budget);
-    let best = sum(&minimisers(fronts, lambda));
-    let relaxed = best.cost + lambda * (best.weight - budget);
+    let least = minimisers(fronts, lambda);
+    let at = sum(&least);
+    let relaxed = at.cost + lambda * (at.weight - budget);
+    let best = sum(&filled(fronts, least, budget));
     let (best, complete) = search(fronts, budget, lambda, best);
     Some(Solution {
         bound: if complete { best.cost } else { relaxed },
@@ -67,6 +69,30 @@ fn minimisers(fronts: &[Vec<Point>], lambda: f64) -> Vec<&Point> {
     };
     // No front is empty: `solve` has seen to that.
     fronts.iter().filter_map(|f| f.iter().min_by(by)).collect()
+}
+
+/// Spends what is left of the budget: again and again the front that gains most by a heavier point.
+fn filled<'f>(fronts: &'f [Vec<Point>], mut picked: Vec<&'f Point>, budget: f64) -> Vec<&'f Point> {
+    loop {
+        let left = budget - sum(&picked).weight;
+        let mut best: Option<(f64, usize, &Point)> = None;
+        for (i, (f, now)) in fronts.iter().zip(&picked).enumerate() {
+            for q in f.iter().filter(|q| q.weight - now.weight <= left) {
+                let gain = now.cost - q.cost;
+                if gain > best.map_or(0.0, |(most, ..)| most) {
+                    best = Some((gain, i, q));
+                }
+            }
+        }
+        let Some((_, i, q)) = best else { break };
+        let before = std::mem::replace(&mut picked[i], q);
+        // Rounding may tell the sum from what was left.
+        if sum(&picked).weight > budget {
+            picked[i] = before;
+            break;
+        }
+    }
+    picked
 }
 
 /// The least slope of a hull at which the minimisers keep within the budget.
@@ -102,9 +128,14 @@ fn search(fronts: &[Vec<Point>], budget: f64, lambda: f64, mut best: Point) -> (
     for (i, f) in fronts.iter().enumerate() {
         let (weight, value) = rest[fronts.len() - 1 - i];
         let bound = |p: &Point| at(p, lambda) + value - lambda * budget;
-        let alive = |p: &Point| p.weight + weight <= budget && bound(p) < best.cost;
-        let pairs = sums.iter().flat_map(|a| f.iter().map(|b| a.join(b)));
-        sums = undominated(pairs.filter(|p| alive(p)).collect());
+        // Most pairs are ruled out by their numbers alone.
+        let alive = |(a, b): &(&Point, &Point)| {
+            let pair = Point::new(a.cost + b.cost, a.weight + b.weight);
+            pair.weight + weight <= budget && bound(&pair) < best.cost
+        };
+        let pairs = sums.iter().flat_map(|a| f.iter().map(move |b| (a, b)));
+        let pairs = pairs.filter(alive).map(|(a, b)| a.join(b));
+        sums = undominated(pairs.collect());
         if sums.len() > MOST_SUMS {
             complete = false;
             sums.sort_by(|a, b| bound(a).total_cmp(&bound(b)));

@@ -24,6 +24,7 @@
 //! Preconditions: the first result is logits, a float with the classes along its last dimension.
 
 use super::menu::{Menu, with_scheme};
+use super::reference::Reference;
 use crate::manager::Manager;
 use crate::pass::PassContext;
 use crate::pipeline;
@@ -32,7 +33,6 @@ use crate::rewrite::rewrite;
 use qcc_ir::Tensor;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::exec::Executor;
-use qcc_ir::format::decode_slice;
 use qcc_ir::graph::Module;
 use std::collections::BTreeSet;
 
@@ -51,7 +51,7 @@ pub(super) fn measure(
     menus: &mut [Menu],
     step: Step<'_>,
 ) -> Result<()> {
-    let float = logits(m, executor, batches)?;
+    let float = Reference::new(&logits(m, executor, batches)?, ctx.threads)?;
     let items = menus.iter().flat_map(|menu| &menu.items[1..]);
     let total = items.clone().count();
     let schemes: BTreeSet<String> = items.map(|i| i.scheme.clone()).collect();
@@ -78,7 +78,7 @@ pub(super) fn measure(
             };
             step(done, total)?;
             let one = only(&module, &own, a)?;
-            menu.items[at].error = divergence(&float, &logits(&one, executor, batches)?)?;
+            menu.items[at].error = float.divergence(&logits(&one, executor, batches)?)?;
             done += 1;
         }
     }
@@ -107,67 +107,4 @@ pub fn logits(m: &Module, executor: &dyn Executor, batches: &[Vec<Tensor>]) -> R
         })?);
     }
     Ok(all)
-}
-
-/// The mean over rows of KL(softmax float ‖ softmax other), in nats.
-///
-/// # Errors
-/// `Q0535` when the shapes differ.
-pub fn divergence(float: &[Tensor], other: &[Tensor]) -> Result<f64> {
-    let (mut sum, mut rows) = (0.0, 0usize);
-    for (a, b) in float.iter().zip(other) {
-        if a.dims() != b.dims() {
-            let message = format!("logits have the shapes {:?} and {:?}", a.dims(), b.dims());
-            return Err(Diagnostic::error(535, Class::Input, message));
-        }
-        let width = a.dims().last().map_or(1, |n| *n as usize).max(1);
-        let (a, b) = (numbers(a)?, numbers(b)?);
-        for (a, b) in a.chunks(width).zip(b.chunks(width)) {
-            sum += kl(a, b);
-            rows += 1;
-        }
-    }
-    Ok(sum / rows.max(1) as f64)
-}
-
-fn numbers(t: &Tensor) -> Result<Vec<f32>> {
-    let mut v = vec![0.0f32; t.numel()];
-    decode_slice(t.dtype(), t.bytes(), &mut v)
-        .map_err(|e| Diagnostic::error(520, Class::Input, e.to_string()))?;
-    Ok(v)
-}
-
-fn kl(a: &[f32], b: &[f32]) -> f64 {
-    let (za, zb) = (log_sum_exp(a), log_sum_exp(b));
-    let term = |(a, b): (&f32, &f32)| {
-        let log = f64::from(*a) - za;
-        libm::exp(log) * (log - (f64::from(*b) - zb))
-    };
-    a.iter().zip(b).map(term).sum::<f64>().max(0.0)
-}
-
-fn log_sum_exp(x: &[f32]) -> f64 {
-    let most = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = x
-        .iter()
-        .map(|v| libm::exp(f64::from(*v) - f64::from(most)))
-        .sum();
-    f64::from(most) + libm::log(sum)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn divergence_is_that_of_the_definition() {
-        let t = |v: &[f32]| vec![Tensor::f32(&[2, 2], v).unwrap()];
-        let p = t(&[0.25f32.ln(), 0.75f32.ln(), 0.0, 0.0]);
-        let q = t(&[0.5f32.ln(), 0.5f32.ln(), 0.0, 0.0]);
-        let expected = (0.25 * 0.5f64.ln() + 0.75 * 1.5f64.ln()) / 2.0;
-        assert!((divergence(&p, &q).unwrap() - expected).abs() < 1e-7);
-        assert_eq!(divergence(&p, &p).unwrap(), 0.0);
-        let other = vec![Tensor::f32(&[1, 4], &[0.0; 4]).unwrap()];
-        assert_eq!(divergence(&p, &other).unwrap_err().code(), "Q0535");
-    }
 }

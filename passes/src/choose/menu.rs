@@ -13,7 +13,8 @@ use qcc_ir::diag::Result;
 use qcc_ir::format::Block;
 use qcc_ir::graph::{Module, TensorType};
 
-/// The schemes that are considered, and whether they need calibration data.
+/// The schemes that are considered, and whether they need calibration data. Not NVFP4: the scale above
+/// its scales takes a pass over all weights before anything is chosen.
 const SCHEMES: &[(&str, bool)] = &[
     ("fp8-static", true),
     ("fp8-dynamic", false),
@@ -21,8 +22,12 @@ const SCHEMES: &[(&str, bool)] = &[
     ("int8-static", true),
     ("int8-dynamic", false),
     ("int8-weights", false),
+    ("w8a8-fp8-block128-dynamic", false),
+    ("w4a8-static", true),
     ("w4a16-g128-asym", false),
+    ("w4a16-g128-sym", false),
     ("w4a16-g32-asym", false),
+    ("mxfp4", false),
 ];
 
 /// One way to compute a layer.

@@ -8,7 +8,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `menu` | the schemes that options and target allow for each layer |
-//! | `measure` | what each does to the model's output, on data |
+//! | `measure`, `reference` | what each does to the model's output, on data |
 //! | `graph` | which choices meet in which kernels: groups and factors |
 //! | `front` | Pareto fronts of (time, error) by elimination |
 //! | `knapsack` | one point of each front within the budget, and the bound |
@@ -30,11 +30,13 @@ mod graph;
 mod knapsack;
 mod measure;
 mod menu;
+mod reference;
 mod report;
 #[cfg(test)]
 mod tests;
 
-pub use measure::{Step, divergence, logits};
+pub use measure::{Step, logits};
+pub use reference::Reference;
 pub use report::{Chosen, Summary, Totals};
 
 use crate::egraph::{Price, Pricer, Traffic};
@@ -89,6 +91,33 @@ impl<'a> Study<'a> {
         })?;
         measure::measure(m, ctx, executor, batches, &mut study.menus, step)?;
         Ok(study)
+    }
+
+    /// As [`Study::new`] with errors that are known, by layer and scheme: they depend neither on the
+    /// target nor on sizes, so that a choice for others needs no measurement.
+    ///
+    /// # Errors
+    /// What passes report.
+    pub fn with_errors(
+        m: &Module,
+        ctx: &PassContext<'a>,
+        error: &dyn Fn(&str, &str) -> f64,
+    ) -> Result<Self> {
+        let mut study = Study::without_errors(m, ctx)?;
+        for menu in &mut study.menus {
+            let name = &menu.site.name;
+            for item in &mut menu.items[1..] {
+                item.error = error(name, &item.scheme);
+            }
+        }
+        Ok(study)
+    }
+
+    /// What a scheme of a layer adds to the divergence of the output, in nats per row; `None` where
+    /// the layer cannot have it.
+    pub fn error(&self, layer: &str, scheme: &str) -> Option<f64> {
+        let menu = self.menus.iter().find(|m| m.site.name == layer)?;
+        menu.find(scheme).map(|i| menu.items[i].error)
     }
 
     /// As [`Study::new`], but every error is 0.

@@ -3,6 +3,7 @@
 use super::knapsack::Solution;
 use super::menu::{Item, Menu};
 use super::{Budget, Items, Search};
+use crate::egraph::Stats;
 use crate::quantize::Scheme;
 use qcc_ir::diag::Result;
 use qcc_ir::ledger::Candidate;
@@ -43,8 +44,8 @@ pub struct Summary {
     pub groups: usize,
     /// Parts of the function that are fused independently.
     pub factors: usize,
-    /// Regions that were searched, and how many of these searches a limit cut off.
-    pub regions: (usize, usize),
+    /// What was searched for prices, in all choices of the study so far.
+    pub search: Stats,
 }
 
 /// A choice.
@@ -78,7 +79,7 @@ impl Search<'_, '_> {
             precision_first: one_by_one,
             groups: self.graph.groups.len(),
             factors: self.graph.factors.len(),
-            regions: self.pricer.searched(),
+            search: self.pricer.searched(),
         };
         Ok(Chosen {
             overrides: overrides(self.menus, items)?,

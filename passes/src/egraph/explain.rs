@@ -87,10 +87,11 @@ pub(super) fn record(ledger: &mut Ledger, place: &Place<'_>, recipe: &Recipe, co
                 ),
             ));
         }
-        if step.origin.ops.len() < 2 && considered.len() < 2 && step.micros.is_ok() {
+        let op = place.op(main);
+        let free = matches!(op.kind, OpKind::Reshape | OpKind::Splat { .. });
+        if free && step.origin.ops.len() < 2 && considered.len() < 2 {
             continue;
         }
-        let op = place.op(main);
         let mut d = Decision::new(place.site(op), Topic::Fusion, place.kinds(&step.origin.ops))
             .target(costs.target());
         d.weight = place.weight(op);

@@ -106,6 +106,11 @@ impl<T: Clone + Eq + Hash> Interner<T> {
         self.index.get(item).copied()
     }
 
+    /// How many items there are.
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
     /// The item with a number that [`Interner::add`] gave.
     pub(super) fn get(&self, k: u32) -> &T {
         &self.items[k as usize]

@@ -18,7 +18,7 @@
 //! | `rules/` | the rules, one row each |
 //! | `saturate`, `cost`, `extract`, `bound` | the search |
 //! | `recipe`, `weights`, `replay`, `explain` | the result: ops, merged weights, reasons |
-//! | `price` | what a function would cost once fused |
+//! | `price`, `stats` | what a function would cost once fused, how large searches become |
 
 mod analysis;
 mod body;
@@ -35,6 +35,7 @@ mod replay;
 mod rules;
 mod saturate;
 mod space;
+mod stats;
 #[cfg(test)]
 mod tests;
 mod weights;
@@ -43,6 +44,7 @@ pub use cost::{Traffic, Workload};
 pub(crate) use price::{Part, Price, Pricer, parts};
 pub use rules::{Exactness, RuleInfo, table as rules};
 pub use saturate::Limits;
+pub use stats::Stats;
 
 use crate::pass::{Pass, PassContext};
 use cost::Costs;
@@ -80,6 +82,7 @@ impl Pass for Fuse {
         }
         let fused = fuse_with(module, &mut costs, Limits::default(), &rules::all())?;
         ctx.ledger.merge(fused.ledger);
+        ctx.fusion = ctx.fusion.plus(&fused.stats);
         Ok(fused.module)
     }
 }
@@ -93,17 +96,6 @@ pub struct Fused {
     pub ledger: Ledger,
     /// What the search did.
     pub stats: Stats,
-}
-
-/// Figures of a search, for summaries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Regions of all functions.
-    pub regions: usize,
-    /// Regions that differ, each searched once.
-    pub distinct: usize,
-    /// Searches that a limit cut off; their gap is in the ledger.
-    pub cut: usize,
 }
 
 /// Fuses the ops of every function, each bucket of sizes counting alike.
@@ -137,7 +129,7 @@ fn fuse_with(
                 Some(r) => r.clone(),
                 None => {
                     let r = Rc::new(recipe::solve(region, rules, costs, limits)?);
-                    stats.cut += usize::from(r.cut);
+                    stats = stats.plus(&r.search);
                     solved.insert(region.clone(), r.clone());
                     r
                 }
@@ -155,7 +147,6 @@ fn fuse_with(
         let func = replay::replay(&mut out, f, &partition, &recipes)?;
         out.funcs.push(func);
     }
-    stats.distinct = solved.len();
     replay::prune_weights(&mut out);
     Ok(Fused {
         module: out,

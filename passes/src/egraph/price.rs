@@ -9,6 +9,7 @@
 
 use super::cost::{Costs, Workload};
 use super::region::{Region, partition};
+use super::stats::Stats;
 use super::{Limits, recipe, rules};
 use qcc_ir::diag::Result;
 use qcc_ir::exec::CostModel;
@@ -49,8 +50,7 @@ pub(crate) struct Pricer<'a> {
     costs: Costs<'a>,
     limits: Limits,
     solved: HashMap<Region, Price>,
-    /// Searches that a limit cut off.
-    cut: usize,
+    search: Stats,
 }
 
 impl<'a> Pricer<'a> {
@@ -60,7 +60,7 @@ impl<'a> Pricer<'a> {
             costs: Costs::new(model, m, workload),
             limits: Limits::default(),
             solved: HashMap::new(),
-            cut: 0,
+            search: Stats::default(),
         }
     }
 
@@ -71,6 +71,7 @@ impl<'a> Pricer<'a> {
     pub(crate) fn price(&mut self, f: &Func) -> Result<Price> {
         let mut sum = vec![0.0; self.costs.buckets.len()];
         for (region, _) in partition(f).regions {
+            self.search.regions += 1;
             match self.region(region)? {
                 Ok(us) => sum.iter_mut().zip(us.iter()).for_each(|(s, u)| *s += u),
                 Err(reason) => return Ok(Err(reason)),
@@ -84,7 +85,7 @@ impl<'a> Pricer<'a> {
             return Ok(known.clone());
         }
         let recipe = recipe::solve(&region, &rules::all(), &mut self.costs, self.limits)?;
-        self.cut += usize::from(recipe.cut);
+        self.search = self.search.plus(&recipe.search);
         let mut sum = vec![0.0; self.costs.buckets.len()];
         let mut price: Price = Ok([].into());
         for step in &recipe.steps {
@@ -108,8 +109,8 @@ impl<'a> Pricer<'a> {
         self.costs.buckets.iter().map(|b| b.name.clone()).collect()
     }
 
-    /// Regions that differ, each searched once, and how many searches a limit cut off.
-    pub(crate) fn searched(&self) -> (usize, usize) {
-        (self.solved.len(), self.cut)
+    /// What the searches did so far.
+    pub(crate) fn searched(&self) -> Stats {
+        self.search
     }
 }

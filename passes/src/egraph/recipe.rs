@@ -8,6 +8,7 @@ use super::region::Region;
 use super::rules::{Declined, Rule};
 use super::saturate::{Limits, saturate};
 use super::space::{Origin, Space, Value};
+use super::stats::Stats;
 use egg::Id;
 use qcc_ir::Diagnostic;
 use qcc_ir::diag::{Class, Result};
@@ -54,6 +55,8 @@ pub(super) struct Recipe {
     pub(super) bound: f64,
     /// Whether a limit ended saturation or extraction.
     pub(super) cut: bool,
+    /// What the search did.
+    pub(super) search: Stats,
 }
 
 /// Solves a region.
@@ -68,6 +71,7 @@ pub(super) fn solve(
 ) -> Result<Recipe> {
     let (space, outcome) = saturate(region, rules, limits)?;
     let choice = extract(&space, costs, limits.steps);
+    let cut = outcome.cut || choice.cut;
     let mut w = Writer {
         space: &space,
         costs,
@@ -76,7 +80,8 @@ pub(super) fn solve(
             declined: outcome.declined,
             micros: choice.micros,
             bound: choice.bound,
-            cut: outcome.cut || choice.cut,
+            search: Stats::of(&space.graph, outcome.rounds, cut),
+            cut,
             ..Recipe::default()
         },
         placed: BTreeMap::new(),

@@ -38,6 +38,8 @@ pub(super) struct Outcome {
     pub(super) declined: BTreeSet<Declined>,
     /// Whether a limit ended it before nothing new was found.
     pub(super) cut: bool,
+    /// Rounds that were begun.
+    pub(super) rounds: usize,
 }
 
 /// Applies the rules to a region.
@@ -56,6 +58,7 @@ pub(super) fn saturate<'r>(
             outcome.cut = true;
             break;
         }
+        outcome.rounds = round + 1;
         let mut found = Found::default();
         for r in rules {
             (r.find)(r, &space, &mut found);

@@ -32,7 +32,7 @@ mod idle;
 #[cfg(test)]
 mod method_tests;
 mod methods;
-mod parallel;
+pub(crate) mod parallel;
 mod part;
 mod range_search;
 mod refine;

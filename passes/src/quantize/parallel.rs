@@ -2,7 +2,7 @@
 //! same for any number of threads, so they do not show it.
 
 /// `work` on each piece, neighbouring pieces on one thread.
-pub(super) fn map<I: Sync, T: Send>(
+pub(crate) fn map<I: Sync, T: Send>(
     pieces: &[I],
     threads: usize,
     work: impl Fn(&I) -> T + Sync,

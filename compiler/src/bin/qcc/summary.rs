@@ -3,7 +3,7 @@
 use super::choice;
 use super::compile::Summary;
 use qcc::report::{Culprits, ranked};
-use qcc::{LayerReport, OutputReport, Report, TargetReport};
+use qcc::{LayerReport, OutputReport, Report, SearchReport, TargetReport};
 
 /// Layers that are listed.
 const WORST: usize = 5;
@@ -22,6 +22,7 @@ pub(crate) fn text_of(s: &Summary<'_>) -> String {
     t += &format!("layers    {}\n", schemes(r));
     t += &r.auto.as_ref().map_or(String::new(), choice::text_of);
     t += &r.targets.iter().map(target).collect::<String>();
+    t += &r.search.iter().map(search).collect::<String>();
     t += &r.output.as_ref().map_or(String::new(), output);
     t += &worst(r);
     if let Some(p) = s.compile_peak_bytes {
@@ -51,9 +52,28 @@ fn target((name, x): (&String, &TargetReport)) -> String {
         if let Some(bytes) = x.arena_bytes.get(bucket) {
             t += &format!(", arena {}", mib(*bytes));
         }
-        t += &format!(" at {bucket}\n");
+        t += &format!(" at {bucket}");
+        if let Some(us) = x.unrecorded_us.get(bucket) {
+            t += &format!(" ({us:.1} µs without a graph)");
+        }
+        t.push('\n');
     }
     t
+}
+
+/// What the e-graphs of a stage took.
+fn search((stage, s): (&String, &SearchReport)) -> String {
+    let kib = s.peak_bytes as f64 / 1024.0;
+    let (nodes, classes, rounds) = (s.nodes, s.classes, s.rounds);
+    let cut = match s.cut {
+        0 => String::new(),
+        n => format!(", {n} cut off"),
+    };
+    format!(
+        "search    {stage}: {} e-graphs for {} regions{cut}, {rounds} rounds, {nodes} e-nodes in \
+         {classes} e-classes, {kib:.0} KiB at most, {:.2} s\n",
+        s.distinct, s.regions, s.seconds
+    )
 }
 
 fn output(o: &OutputReport) -> String {

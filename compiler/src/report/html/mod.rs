@@ -4,6 +4,7 @@
 //! ([`text`]); plots are inline SVG ([`plot`]).
 
 mod decisions;
+mod diagram;
 mod layers;
 mod plot;
 mod summary;
@@ -33,6 +34,10 @@ pub fn page(heading: Heading<'_>, report: &Report, ledger: &Ledger) -> String {
     body += &layers::errors(report);
     body += &layers::worst(report);
     body += &layers::table(report);
+    body += &report
+        .diagram
+        .as_ref()
+        .map_or(String::new(), diagram::section);
     body += &decisions::section(ledger);
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\

@@ -49,6 +49,7 @@ pub(super) fn section(h: Heading<'_>, r: &Report) -> String {
     t += &culprits(r);
     t += &warnings(r);
     t += &targets(r);
+    t += &searches(r);
     let option = |(k, v): (&String, &String)| vec![name(k), name(v)];
     t += "<h3>Options</h3>\n";
     t += &rows(&["option", "value"], r.options.iter().map(option));
@@ -100,17 +101,18 @@ fn targets(r: &Report) -> String {
     };
     let row = |(target, t): (&String, &crate::TargetReport)| {
         let arena = t.arena_bytes.iter().map(|(b, n)| (b.clone(), size(*n)));
-        let time = t
-            .predicted_us
-            .iter()
-            .map(|(b, us)| (b.clone(), format!("{us:.1} µs")));
+        let micros = |map: &BTreeMap<String, f64>| {
+            let line = |(b, us): (&String, &f64)| (b.clone(), format!("{us:.1} µs"));
+            map.iter().map(line).collect()
+        };
         vec![
             name(target),
             t.steps.to_string(),
             t.kernels.to_string(),
             size(t.weight_bytes),
             at(&arena.collect()),
-            at(&time.collect()),
+            at(&micros(&t.predicted_us)),
+            at(&micros(&t.unrecorded_us)),
         ]
     };
     let head = [
@@ -120,12 +122,38 @@ fn targets(r: &Report) -> String {
         "weights",
         "arena",
         "predicted time",
+        "without a graph",
     ];
-    let note = "<p class=\"lead\">Times are those of the cost model, not measured.</p>\n";
+    let note = "<p class=\"lead\">Times are those of the cost model, not measured: of a recorded run \
+                that is replayed, and of kernels that are launched one by one.</p>\n";
     format!(
         "<h3>Targets</h3>\n{}{note}",
         rows(&head, r.targets.iter().map(row))
     )
+}
+
+fn searches(r: &Report) -> String {
+    let row = |(stage, s): (&String, &crate::SearchReport)| {
+        let counts = [s.regions, s.distinct, s.cut, s.rounds, s.nodes, s.classes];
+        let mut cells = vec![name(stage)];
+        cells.extend(counts.iter().map(ToString::to_string));
+        cells.push(size(s.peak_bytes as u64));
+        cells.push(format!("{:.2} s", s.seconds));
+        cells
+    };
+    let head = [
+        "search",
+        "regions",
+        "e-graphs",
+        "cut off",
+        "rounds",
+        "e-nodes",
+        "e-classes",
+        "largest",
+        "time",
+    ];
+    let table = rows(&head, r.search.iter().map(row));
+    format!("<h3>Equality saturation</h3>\n{table}")
 }
 
 fn weight_bytes(r: &Report) -> u64 {

@@ -3,14 +3,31 @@
 use super::*;
 use crate::evaluate::{Difference, Divergence};
 use crate::report::testing::layer;
-use crate::report::{Culprits, Plots, TargetReport};
+use crate::report::{Culprits, Diagram, Plots, SearchReport, Shape, TargetReport};
 use crate::sensitivity::{OutputReport, Sensitivity};
 use qcc_ir::Diagnostic;
 use qcc_ir::diag::Class;
 use qcc_ir::ledger::{Candidate, Decision, Topic};
+use qcc_passes::egraph::Stats;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 const HOSTILE: &str = "</title></style></td><script>alert(1)</script>\" onload='x' &amp;<b>";
+
+fn diagram(name: &str) -> Diagram {
+    let shape = |kind, reads: &[usize], holds: &[usize]| Shape {
+        kind,
+        nodes: vec![name.into()],
+        gives: vec!["e4m3".into()],
+        reads: reads.to_vec(),
+        holds: holds.to_vec(),
+    };
+    Diagram {
+        before: vec![shape("rms_norm", &[], &[]), shape("quantize", &[0], &[])],
+        after: vec![shape("rms_norm", &[], &[0, 1])],
+        times: 4,
+    }
+}
 
 fn report(name: &str) -> Report {
     let layers = vec![layer(name, 0.75), layer("fc2", 0.25)];
@@ -23,7 +40,13 @@ fn report(name: &str) -> Report {
         steps: 3,
         kernels: 1,
         predicted_us: BTreeMap::from([(name.to_string(), 3.5)]),
+        unrecorded_us: BTreeMap::from([(name.to_string(), 5.2)]),
     };
+    let stats = Stats {
+        nodes: 12345,
+        ..Stats::default()
+    };
+    let search = SearchReport::new(&stats, Duration::from_millis(30));
     Report {
         model_hash: name.into(),
         source_bytes: 400,
@@ -55,6 +78,8 @@ fn report(name: &str) -> Report {
         }),
         targets: BTreeMap::from([(name.to_string(), target)]),
         auto: None,
+        search: BTreeMap::from([("fuse".to_string(), search)]),
+        diagram: Some(diagram(name)),
         warnings: vec![Diagnostic::warning(48, Class::Usage, name).at(name)],
     }
 }
@@ -142,6 +167,11 @@ fn it_says_what_the_report_holds() {
         "class=\"mark\"",
         "64 B at fc1",
         "3.5 µs at fc1",
+        "5.2 µs at fc1",
+        "12345",
+        "occurs 4 times: 2 ops before fusion, 1 kernels after",
+        ">quantize</text>",
+        "→ e4m3",
         "Q0048",
         "rather than float (1.00 µs at fc1)",
         "100 B",

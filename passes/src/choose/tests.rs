@@ -1,7 +1,5 @@
 //! The choice as a whole: exact, repeatable, no worse than what it is compared with.
 
-mod scale;
-
 use super::*;
 use crate::quantize::{Layers, assign};
 use crate::rewrite::rewrite;
@@ -98,6 +96,24 @@ fn errors_are_measured_layer_by_layer() {
         );
         assert!(of("int8-weights") > 0.0);
     }
+}
+
+#[test]
+fn known_errors_need_no_measurement() {
+    let (m, options) = (decoder(), options());
+    let mut first = study(&m, &options, 1);
+    let mut ctx = PassContext::new(&options);
+    ctx.statistics = Some(statistics(&m));
+    let error = |layer: &str, scheme: &str| first.error(layer, scheme).unwrap();
+    let mut second = Study::with_errors(&m, &ctx, &error).unwrap();
+    assert!(first.error("q0", "int8-static").unwrap() > 0.0);
+    assert!(first.error("q0", "w2a4").is_none() && first.error("z", "float").is_none());
+    let budget = Budget::Divergence(1e-3);
+    let (a, b) = (
+        first.choose(budget).unwrap(),
+        second.choose(budget).unwrap(),
+    );
+    assert_eq!(format!("{a:?}"), format!("{b:?}"));
 }
 
 /// Prices the module as the passes make it of a choice.
