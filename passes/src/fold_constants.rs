@@ -65,7 +65,7 @@ enum Known {
     /// Of an op without operands, which makes it whenever it is needed.
     Source,
     /// Computed.
-    Value(Bundle),
+    Value(Box<Bundle>),
 }
 
 impl Rule for Folder {
@@ -93,7 +93,7 @@ impl Rule for Folder {
         let mut new = Vec::with_capacity(values.len());
         for (r, b) in op.results.iter().zip(values) {
             new.push(constant(rw, *r, &b.codes)?);
-            self.known.insert(*r, Known::Value(b));
+            self.known.insert(*r, Known::Value(Box::new(b)));
         }
         Ok(Some(new))
     }
@@ -110,7 +110,7 @@ impl Folder {
         if op.operands.is_empty() {
             self.known.insert(r, Known::Source);
         } else if let Some(v) = self.evaluate(rw, op).and_then(|mut v| v.pop()) {
-            self.known.insert(r, Known::Value(v));
+            self.known.insert(r, Known::Value(Box::new(v)));
         }
     }
 

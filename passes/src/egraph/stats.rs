@@ -65,7 +65,7 @@ impl Stats {
 fn bytes(graph: &Graph) -> usize {
     let id = size_of::<Id>();
     let node = |n: &Node| {
-        let operands = n.children().len() * id;
+        let operands = size_of_val(n.children());
         3 * (size_of::<Node>() + operands) + id + operands
     };
     let nodes: usize = graph.nodes().iter().map(node).sum();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 fn plan(op: &str) -> Arc<PlanFile> {
     let text = format!(
-        "qir 1\ndim n = 1..64\nweight @two: i64[] = splat(2)\nfunc @main(%a: i64[2, n], %b: i64[n]) -> (y: i64[2, n]) {{\n  %two: i64[] = const @two\n  %y: i64[2, n] = {op} @\"node_7\"\n  return %y\n}}\n"
+        "qir 1\ndim n = 1..64\nfunc @main(%a: i64[2, n], %b: i64[n]) -> (y: i64[2, n]) {{\n  %two: i64[] = splat {{ value = 2 }}\n  %y: i64[2, n] = {op} @\"node_7\"\n  return %y\n}}\n"
     );
     let m = parse(&text).unwrap_or_else(|e| panic!("{e:?}\n{text}"));
     plan_of(&m, Target::find("sm_80").unwrap())

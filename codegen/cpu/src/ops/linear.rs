@@ -15,6 +15,9 @@ use qcc_ir::graph::OpKind;
 use std::borrow::Cow;
 use std::ops::Range;
 
+/// Rows of activations that were read, and which they are.
+type Tile<'a> = (Cow<'a, [f32]>, Range<usize>);
+
 const TILE_ROWS: usize = 128;
 const PANEL: usize = 512;
 /// With fewer row tiles than this, tasks are single panels. A panel that has to be decoded is
@@ -213,7 +216,7 @@ impl Linear {
     /// they stay if the part is one whose sums are its result and no other task has its rows.
     fn panel(
         &self,
-        (x, tiles): (&Matrix<'_>, &[(Cow<'_, [f32]>, Range<usize>)]),
+        (x, tiles): (&Matrix<'_>, &[Tile<'_>]),
         w: &Matrix<'_>,
         cols: Range<usize>,
         (p, direct): (&Part<'_>, bool),
