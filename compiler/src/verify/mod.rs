@@ -41,7 +41,7 @@ pub struct Verdict {
 
 /// Rows of the two leading sizes that are tried: a kernel is judged at the first that it runs at,
 /// and at one row.
-const SIZES: [[u64; 2]; 9] = [
+const SIZES: [[u64; 2]; 10] = [
     [2, 17],
     [1, 65],
     [3, 7],
@@ -51,6 +51,7 @@ const SIZES: [[u64; 2]; 9] = [
     [2, 192],
     [8, 96],
     [4, 512],
+    [1, 11],
 ];
 
 /// Judges every kernel of a target's section; the verdicts stand in the order of the plan.
