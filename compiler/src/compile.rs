@@ -6,30 +6,27 @@
 
 use crate::auto;
 use crate::calibrator::Calibrator;
+use crate::compiled::Compiled;
 use crate::cost::SharedCost;
 use crate::data::Dataset;
 use crate::onnx::{ImportOptions, Model, import};
 use crate::options::Options;
-use crate::report::{Culprits, Diagram, LayerReport, Report, SearchReport, TargetReport};
+use crate::report::{Culprits, Diagram, LayerReport, Report, SearchReport};
 use crate::scratch::Scratch;
-use crate::sections;
-use crate::sensitivity::Subject;
+use crate::sections::{self, Lowered};
+use crate::sensitivity::{OutputReport, Subject};
 use qcc_codegen::lower::LowerOptions;
 use qcc_cpu::{CpuExecutor, CpuOptions, Threads};
 use qcc_ir::Tensor;
 use qcc_ir::diag::{Class, Diagnostic, Result};
-use qcc_ir::eval::weight_tensor;
 use qcc_ir::graph::Module;
 use qcc_ir::ledger::{Decision, Ledger, Topic};
-use qcc_ir::plan::{Interface, Plan, Port, WeightEntry};
+use qcc_ir::plan::{Interface, Plan};
 use qcc_passes::{
     LayerFacts, Manager, Observer, PassContext, Samples, Spilling, Statistics, layer_facts,
     pipeline,
 };
-use qcc_runtime::plan_file::{AlignedBytes, Written, plan_in_memory};
-use qcc_runtime::{PlanContents, PlanWriter};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 /// Calibration samples on which the error of each layer is measured.
@@ -77,18 +74,6 @@ pub struct Prepared {
     pub model_hash: String,
     /// Bytes of the model's file.
     pub source_bytes: u64,
-}
-
-/// A compiled model, ready to be written or run.
-pub struct Compiled {
-    /// The manifest.
-    pub plan: Plan,
-    /// Every choice.
-    pub ledger: Ledger,
-    /// What was compiled, layer by layer and target by target.
-    pub report: Report,
-    texts: BTreeMap<String, String>,
-    module: Module,
 }
 
 impl<'a> Compiler<'a> {
@@ -290,96 +275,136 @@ impl<'a> Compiler<'a> {
             search.insert("choose".to_string(), choice.search);
             auto = Some(choice.report);
         }
-        self.step("quantize", 0, 2)?;
-        let steps = pipeline::QUANTIZE;
-        let (before, after) = steps.split_at(position(steps, "quantize"));
-        let smoothed = manager(before, &mut self.observer)?
-            .run(prepared.module, &mut ctx)?
-            .module;
-        let facts = self.facts(&smoothed, &ctx, &executor, data)?;
-        self.step("quantize", 1, 2)?;
-        let (codes, fusion) = after.split_at(position(after, "fuse"));
-        let unfused = manager(codes, &mut self.observer)?
-            .run(smoothed.clone(), &mut ctx)?
-            .module;
-        let outcome = manager(fusion, &mut self.observer)?.run(unfused.clone(), &mut ctx)?;
-        let module = outcome.module;
-        let diagram = Diagram::of(&unfused, &module);
-        let time = outcome.runs.first().map_or(Duration::ZERO, |r| r.time);
-        search.insert("fuse".into(), SearchReport::new(&ctx.fusion, time));
+        let stages = self.stages(prepared.module, &mut ctx, &executor, data)?;
+        search.insert("fuse".into(), stages.search);
         let mut warnings = prepared.warnings;
         warnings.append(&mut ctx.warnings);
-        let quantized = |d: &Decision| d.topic == Topic::Scheme && d.chosen != "float";
-        let idle = auto.is_none() && !ctx.ledger.decisions().iter().any(quantized);
-        if ctx.statistics.is_some() && idle {
-            let message = "calibration data has no effect: nothing is quantized";
-            warnings.push(Diagnostic::warning(48, Class::Usage, message));
-        }
+        warnings.extend(idle_data(&ctx, auto.is_some()));
         self.accept(&warnings)?;
         // A choice has noted errors of all candidates, in nats.
         if auto.is_none() {
-            note_errors(&mut ctx.ledger, &facts);
+            note_errors(&mut ctx.ledger, &stages.facts);
         }
-        let subject = Subject {
-            float: &smoothed,
-            compiled: &module,
-            ctx: &ctx,
-            executor: &executor,
-            layers: &facts,
-        };
-        let data = data.filter(|d| self.options.diagnose && !d.is_empty());
-        let mut step = |done, of| self.step("compare", done, of);
-        let measured = data.map(|d| subject.measure(d, &mut step)).transpose()?;
-        let module = sections::store_constants(module)?;
+        let measured = self.compare(&stages, &ctx, &executor, data)?;
         let mut plan = Plan::new(
             String::new(),
             prepared.model_hash,
             env!("CARGO_PKG_VERSION"),
         );
         plan.options = self.options.record(ctx.has_samples());
-        plan.add_module("main", &module)?;
-        let mut texts = BTreeMap::from([("text/main".to_string(), module.to_string())]);
-        let mut reports = BTreeMap::new();
-        for (i, target) in targets.iter().enumerate() {
-            self.step("lower", i, targets.len())?;
-            let lowering = LowerOptions {
-                vendor_gemm: self.options.vendor_gemm,
-            };
-            let (section, kernels) = sections::section(&module, target, lowering)?;
-            let report = TargetReport::of(&plan, &section, &module, target)?;
-            reports.insert(target.name.to_string(), report);
-            texts.extend(kernels);
-            plan.targets.push(section);
-        }
-        plan.lay_out_weights();
-        if self.options.vendor_gemm && !sections::has_products(&plan) {
-            let message = "--vendor-gemm has no effect: no linear layer of a GPU section is one \
-                           that the library multiplies";
-            warnings.push(Diagnostic::warning(48, Class::Usage, message));
-            self.accept(&warnings)?;
-        }
-        let layers = LayerReport::all(facts, measured.as_ref(), &ctx.ledger, &module, &plan);
+        let lowering = LowerOptions {
+            vendor_gemm: self.options.vendor_gemm,
+        };
+        let step = &mut |done, of| self.step("lower", done, of);
+        let lowered = Lowered::new(plan, stages.module, &targets, lowering, step)?;
+        warnings.extend(self.idle_library(&lowered.plan));
+        self.accept(&warnings)?;
+        let layers = LayerReport::all(
+            stages.facts,
+            measured.as_ref(),
+            &ctx.ledger,
+            &lowered.module,
+            &lowered.plan,
+        );
         let report = Report {
-            model_hash: plan.model_hash.clone(),
+            model_hash: lowered.plan.model_hash.clone(),
             source_bytes: prepared.source_bytes,
-            options: plan.options.clone(),
+            options: lowered.plan.options.clone(),
             culprits: Culprits::of(&layers),
             layers,
             output: measured.map(|(output, _)| output),
-            targets: reports,
+            targets: lowered.reports,
             auto,
             search,
-            diagram,
+            diagram: stages.diagram,
             warnings,
         };
         Ok(Compiled {
-            plan,
+            plan: lowered.plan,
             ledger: ctx.ledger,
             report,
-            texts,
-            module,
+            texts: lowered.texts,
+            module: lowered.module,
         })
     }
+
+    /// Smooths, quantizes, narrows and fuses.
+    fn stages(
+        &mut self,
+        module: Module,
+        ctx: &mut PassContext<'_>,
+        executor: &CpuExecutor,
+        data: Option<&Dataset>,
+    ) -> Result<Stages> {
+        self.step("quantize", 0, 2)?;
+        let steps = pipeline::QUANTIZE;
+        let (before, after) = steps.split_at(position(steps, "quantize"));
+        let smoothed = manager(before, &mut self.observer)?
+            .run(module, ctx)?
+            .module;
+        let facts = self.facts(&smoothed, ctx, executor, data)?;
+        self.step("quantize", 1, 2)?;
+        let (codes, fusion) = after.split_at(position(after, "fuse"));
+        let unfused = manager(codes, &mut self.observer)?
+            .run(smoothed.clone(), ctx)?
+            .module;
+        let outcome = manager(fusion, &mut self.observer)?.run(unfused.clone(), ctx)?;
+        let time = outcome.runs.first().map_or(Duration::ZERO, |r| r.time);
+        Ok(Stages {
+            diagram: Diagram::of(&unfused, &outcome.module),
+            search: SearchReport::new(&ctx.fusion, time),
+            smoothed,
+            facts,
+            module: outcome.module,
+        })
+    }
+
+    /// What the whole loses on the first samples, and the share of each layer, if that is asked for.
+    fn compare(
+        &mut self,
+        stages: &Stages,
+        ctx: &PassContext<'_>,
+        executor: &CpuExecutor,
+        data: Option<&Dataset>,
+    ) -> Result<Option<(OutputReport, Vec<Option<f64>>)>> {
+        let subject = Subject {
+            float: &stages.smoothed,
+            compiled: &stages.module,
+            ctx,
+            executor,
+            layers: &stages.facts,
+        };
+        let data = data.filter(|d| self.options.diagnose && !d.is_empty());
+        let mut step = |done, of| self.step("compare", done, of);
+        data.map(|d| subject.measure(d, &mut step)).transpose()
+    }
+
+    /// Says so where cuBLASLt was asked for and multiplies nothing.
+    fn idle_library(&self, plan: &Plan) -> Option<Diagnostic> {
+        let idle = self.options.vendor_gemm && !sections::has_products(plan);
+        let message = "--vendor-gemm has no effect: no linear layer of a GPU section is one that \
+                       the library multiplies";
+        idle.then(|| Diagnostic::warning(48, Class::Usage, message))
+    }
+}
+
+/// A module that was quantized and fused, and what was noted on the way.
+struct Stages {
+    /// The float module, as `quantize` was given it.
+    smoothed: Module,
+    facts: Vec<LayerFacts>,
+    module: Module,
+    diagram: Option<Diagram>,
+    search: SearchReport,
+}
+
+/// Says so where there are statistics and nothing is quantized.
+fn idle_data(ctx: &PassContext<'_>, auto: bool) -> Option<Diagnostic> {
+    let quantized = |d: &Decision| d.topic == Topic::Scheme && d.chosen != "float";
+    let any = ctx.ledger.decisions().iter().any(quantized);
+    let idle = ctx.statistics.is_some() && !auto && !any;
+    let message = "calibration data has no effect: nothing is quantized";
+    idle.then(|| Diagnostic::warning(48, Class::Usage, message))
 }
 
 /// Adds to each scheme that was chosen the error that it was measured to have.
@@ -434,66 +459,6 @@ fn manager<'o>(
         Some(o) => m.observe(o),
         None => m,
     })
-}
-
-impl Compiled {
-    fn contents(&self) -> PlanContents<'_> {
-        PlanContents {
-            plan: &self.plan,
-            ledger: &self.ledger,
-            texts: &self.texts,
-        }
-    }
-
-    /// The module that the sections execute.
-    pub fn module(&self) -> &Module {
-        &self.module
-    }
-
-    /// The texts of the plan: modules and kernels, by entry name.
-    pub fn texts(&self) -> &BTreeMap<String, String> {
-        &self.texts
-    }
-
-    /// Inputs of the model.
-    pub fn inputs(&self) -> &[Port] {
-        &self.plan.inputs
-    }
-
-    /// Writes the plan file: weights are made and written one after another.
-    ///
-    /// # Errors
-    /// When the file system refuses, or a weight's source fails.
-    pub fn write(&self, path: &Path) -> Result<Written> {
-        let mut w = PlanWriter::create(path, &self.contents())?;
-        for entry in &self.plan.weights {
-            w.write(&entry.entry, &entry.pack(self.weight(entry)?.bytes())?)?;
-        }
-        w.finish()
-    }
-
-    /// The plan file in memory.
-    ///
-    /// # Errors
-    /// When a weight's source fails.
-    pub fn to_bytes(&self) -> Result<AlignedBytes> {
-        let fill = |entry: &WeightEntry, put: &mut dyn FnMut(&[u8]) -> Result<()>| {
-            put(&entry.pack(self.weight(entry)?.bytes())?)
-        };
-        Ok(plan_in_memory(&self.contents(), fill)?.0)
-    }
-
-    fn weight(&self, entry: &WeightEntry) -> Result<Tensor> {
-        let id = self.module.find_weight(&entry.source);
-        let id = id.ok_or_else(|| {
-            Diagnostic::error(
-                913,
-                Class::Internal,
-                format!("no weight `{}`", entry.source),
-            )
-        })?;
-        weight_tensor(self.module.weight(id))
-    }
 }
 
 /// The inputs and outputs of a prepared model.

@@ -7,6 +7,7 @@
 mod auto;
 mod calibrator;
 mod compile;
+mod compiled;
 mod cost;
 pub mod data;
 pub mod evaluate;
@@ -21,7 +22,8 @@ pub mod verify;
 
 pub use auto::{AutoReport, Predicted};
 pub use calibrator::Calibrator;
-pub use compile::{Compiled, Compiler, Prepared, Progress, interface};
+pub use compile::{Compiler, Prepared, Progress, interface};
+pub use compiled::Compiled;
 pub use options::{Bound, Float, Options, SpillTo};
 pub use qcc_passes::{ActMode, Algo, CalibMethod, Grid, Scheme, Smooth, Statistics, Workload};
 pub use report::{LayerReport, Notice, Report, SearchReport, TargetReport};

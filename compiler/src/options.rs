@@ -161,6 +161,8 @@ impl Options {
             put("act-order", "on".into());
         }
         let smooth = match p.smoothing(samples) {
+            // A choice smooths the layers to which it gives integers.
+            Smooth::Off if self.auto.is_some() && p.smooth == Smooth::Default => "auto".into(),
             Smooth::Default | Smooth::Off => "off".into(),
             Smooth::Alpha(a) => a.to_string(),
             Smooth::Auto => "auto".into(),

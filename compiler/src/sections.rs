@@ -1,5 +1,6 @@
-//! One section of a plan per target.
+//! A fused module lowered: one section of the plan per target.
 
+use crate::report::TargetReport;
 use qcc_codegen::lower::{LowerOptions, emit_section_with};
 use qcc_codegen::target::{Machine, Target};
 use qcc_ir::diag::{Class, Diagnostic, Result};
@@ -10,11 +11,53 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// A plan with its sections, and what its file holds besides.
+pub(crate) struct Lowered {
+    /// The module that the sections execute.
+    pub(crate) module: Module,
+    pub(crate) plan: Plan,
+    /// Modules and kernels by entry name.
+    pub(crate) texts: BTreeMap<String, String>,
+    pub(crate) reports: BTreeMap<String, TargetReport>,
+}
+
+impl Lowered {
+    /// Adds the module and a section for each target to a plan. `step` is told how many targets of
+    /// how many are done.
+    ///
+    /// # Errors
+    /// Every op that a target has no kernel for; what `step` reports.
+    pub(crate) fn new(
+        mut plan: Plan,
+        module: Module,
+        targets: &[&'static Target],
+        lowering: LowerOptions,
+        step: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<Lowered> {
+        let module = store_constants(module)?;
+        plan.add_module("main", &module)?;
+        let mut texts = BTreeMap::from([("text/main".to_string(), module.to_string())]);
+        let mut reports = BTreeMap::new();
+        for (i, target) in targets.iter().enumerate() {
+            step(i, targets.len())?;
+            let (section, kernels) = section(&module, target, lowering)?;
+            let report = TargetReport::of(&plan, &section, &module, target)?;
+            reports.insert(target.name.to_string(), report);
+            texts.extend(kernels);
+            plan.targets.push(section);
+        }
+        plan.lay_out_weights();
+        Ok(Lowered {
+            module,
+            plan,
+            texts,
+            reports,
+        })
+    }
+}
+
 /// A section and the texts of its kernels by entry name.
-///
-/// # Errors
-/// Every op that the target has no kernel for.
-pub(crate) fn section(
+fn section(
     module: &Module,
     target: &Target,
     lowering: LowerOptions,
@@ -69,7 +112,7 @@ impl WeightBytes for Held {
 ///
 /// # Errors
 /// When a constant's bytes cannot be made.
-pub(crate) fn store_constants(mut module: Module) -> Result<Module> {
+fn store_constants(mut module: Module) -> Result<Module> {
     for w in &mut module.weights {
         if !matches!(w.data, WeightData::Bytes(_) | WeightData::Extern) {
             w.data = WeightData::Bytes(Arc::new(Held(weight_tensor(w)?.bytes().to_vec())));

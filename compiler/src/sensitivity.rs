@@ -13,12 +13,12 @@
 //! their own. Further layers are measured all together and have no share of their own.
 
 use crate::data::Dataset;
-use crate::evaluate::{Difference, Differences, Divergence, Position, floats, log_sum_exp};
+use crate::evaluate::{Difference, Differences, Divergence, Position, floats};
 use qcc_ir::Tensor;
 use qcc_ir::diag::Result;
 use qcc_ir::exec::Executor;
 use qcc_ir::graph::Module;
-use qcc_passes::{LayerFacts, PassContext, logits, quantize_only};
+use qcc_passes::{LayerFacts, PassContext, log_sum_exp, logits, quantize_only};
 use serde::Serialize;
 
 /// Calibration samples on which outputs are compared.

@@ -113,6 +113,45 @@ fn a_plan_runs_on_the_simulated_gpu_as_on_the_processor() {
 }
 
 #[test]
+fn a_chosen_plan_is_as_accurate_on_the_simulated_gpu() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let small = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/conformance/models");
+    let small = |name: &str| small.join(name).display().to_string();
+    let (model, data) = (small("llama.onnx"), small("llama.npz"));
+    let compile = [
+        "compile",
+        &model,
+        "--target",
+        "cpu,sm_90",
+        "--auto",
+        "--max-kl",
+        "1e-4",
+        "--calib",
+        &data,
+        "--algo",
+        "rtn",
+        "-o",
+        "a.qplan",
+    ];
+    let (c, _) = exits(dir, &compile, 0);
+    assert_eq!(c["auto"]["kept"], true, "{c}");
+    let error = |device: &str| {
+        let args = ["compare", "a.qplan", &model, "--data", &data];
+        let (c, _) = exits(dir, &[&args[..], &["--device", device]].concat(), 0);
+        let numerics = c["numerics"].as_str().unwrap();
+        assert!(
+            numerics.starts_with("chosen by kl 0.0001 (act auto, smooth auto"),
+            "{c}"
+        );
+        c["outputs"][0]["relative_error"].as_f64().unwrap()
+    };
+    let (sim, cpu) = (error("sim:sm_90"), error("cpu"));
+    assert!(cpu > 1e-4, "something is quantized: {cpu}");
+    assert!((sim / cpu - 1.0).abs() < 0.02, "{sim} on sim, {cpu} on cpu");
+}
+
+#[test]
 fn a_plan_for_gpus_alone_says_what_to_do_without_one() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();

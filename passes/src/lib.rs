@@ -36,6 +36,7 @@ mod logits;
 mod manager;
 mod narrow_floats;
 mod options;
+mod parallel;
 mod pass;
 pub mod pipeline;
 mod quantize;
@@ -58,7 +59,7 @@ pub use egraph::Workload;
 pub use layer_errors::{
     LayerFacts, Measured, OUTLIER_RATIO, ValueHistogram, WeightError, layer_facts, quantize_only,
 };
-pub use logits::logits;
+pub use logits::{log_sum_exp, logits};
 pub use manager::{Manager, Observer, Outcome, PassRun};
 pub use options::{ActMode, GptqOptions, Options, Smooth};
 pub use pass::{Pass, PassContext};

@@ -1,4 +1,4 @@
-//! Finding the logits of a language model.
+//! The logits of a language model: finding them, and what normalizes them.
 
 use crate::quantize::embedding_rows;
 use qcc_ir::graph::Module;
@@ -23,6 +23,13 @@ pub fn logits(m: &Module) -> Option<usize> {
     let v = u64::try_from(v.as_const()?).ok()?;
     let float = ty.elem.plain().is_some_and(|d| d.is_float());
     (float && (name == "logits" || embedding_rows(m, f).contains(&v))).then_some(at)
+}
+
+/// `ln Σ eˣ`, with the largest `x` taken out so that nothing overflows.
+pub fn log_sum_exp(x: &[f32]) -> f64 {
+    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = x.iter().map(|v| libm::exp(f64::from(v - max))).sum();
+    f64::from(max) + libm::log(sum)
 }
 
 #[cfg(test)]

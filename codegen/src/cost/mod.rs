@@ -19,10 +19,13 @@ use qcc_ir::exec::{Bindings, CostModel};
 use qcc_ir::graph::{OpKind, TensorType};
 use qcc_ir::{DType, DimExpr};
 
-/// Microseconds from the end of a kernel of a graph to the beginning of the next.
+/// Microseconds from the end of a kernel of a graph to the beginning of the next. An estimate for
+/// Hopper; the GPU suite's stage 4 (`gaps`, tests/gpu) measures it.
 const GRAPH_LAUNCH: f64 = 1.3;
-/// The same of kernels that the host puts into a stream one by one: it takes 2 to 4 µs for each,
-/// longer than most kernels of a decoding step run, so that the GPU waits for it.
+/// The same of kernels that the host puts into a stream one by one: it takes 2 to 4 µs for each on
+/// server processors (4 to 6 on a desktop with an RTX 5070 Ti and CUDA 13, cuda-kernel-launch-lab),
+/// longer than most kernels of a decoding step run, so that the GPU waits for it. `gaps` measures
+/// this as well.
 const STREAM_LAUNCH: f64 = 3.0;
 /// Microseconds from the beginning of a kernel to its first result: a round trip to memory.
 const FIRST_RESULT: f64 = 0.7;

@@ -6,10 +6,10 @@
 //! shape share one kernel.
 
 use super::faults::divisions;
-use super::places::{Part, Place, layout, part_name, place};
+use super::places::{Part, Place, part_name, place};
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::expr::Expr;
-use qcc_ir::graph::{Func, Module, Op, OpKind, TensorType, ValueId};
+use qcc_ir::graph::{Func, Module, Op, TensorType, ValueId};
 use qcc_ir::kernel::{Kernel, KernelBuilder, Launch, Ty, Value};
 use qcc_ir::plan::{Arg, Launch as PlanLaunch, Layout};
 use qcc_ir::{DType, DimExpr};
@@ -183,27 +183,31 @@ impl Frame {
 
     fn bind_operand(&mut self, m: &Module, f: &Func, v: ValueId) -> Result<Tensor> {
         let ty = f.ty(v).clone();
+        let mut layout = Layout::RowMajor;
         let mut bind = |part: Part, d: DType| -> Result<Option<Source>> {
             Ok(match place(m, f, v, part)? {
                 None => None,
                 Some(Place::Number(n)) => Some(Source::Number(n)),
-                Some(Place::Memory(arg)) => Some(Source::Pointer(self.pointer(arg, d, false))),
+                Some(Place::Memory(arg)) => {
+                    if let (Part::Codes, Arg::Weight { layout: l, .. }) = (part, &arg) {
+                        layout = Layout::named(l).unwrap_or_default();
+                    }
+                    Some(Source::Pointer(self.pointer(arg, d, false)))
+                }
             })
         };
         let (scale, zero) = param_types(&ty);
-        let layout = match f.def_op(v).map(|o| &o.kind) {
-            Some(OpKind::Const { weight, .. }) => layout(f, *weight),
-            _ => Layout::RowMajor,
-        };
         let codes = bind(Part::Codes, ty.elem.storage())?;
         let codes = codes.ok_or_else(|| internal(format!("%{} has no place", f.value(v).name)))?;
+        let (scale, zero) = (bind(Part::Scale, scale)?, bind(Part::Zero, zero)?);
+        let global = bind(Part::Global, DType::F32)?;
         Ok(Tensor {
+            ty,
             codes,
             layout,
-            scale: bind(Part::Scale, scale)?,
-            zero: bind(Part::Zero, zero)?,
-            global: bind(Part::Global, DType::F32)?,
-            ty,
+            scale,
+            zero,
+            global,
         })
     }
 

@@ -108,7 +108,7 @@ pub fn place(m: &Module, f: &Func, v: ValueId, part: Part) -> Result<Option<Plac
         let w =
             w.ok_or_else(|| Diagnostic::error(911, Class::Internal, "a constant lacks its scale"))?;
         let layout = match part {
-            Part::Codes => layout(f, w),
+            Part::Codes => layout(m, f, w),
             _ => Layout::RowMajor,
         };
         Ok(Some(Place::Memory(Arg::Weight {
@@ -135,7 +135,10 @@ pub fn place(m: &Module, f: &Func, v: ValueId, part: Part) -> Result<Option<Plac
 
 /// How the codes of a weight lie: as fragments, if linear layers of few rows that can read them so
 /// are all that reads them.
-pub fn layout(f: &Func, w: WeightId) -> Layout {
+fn layout(m: &Module, f: &Func, w: WeightId) -> Layout {
+    if !Layout::MmaNibbles.takes(m.weight(w).dtype, &m.weight(w).dims) {
+        return Layout::RowMajor;
+    }
     let is_w = |v: &ValueId| {
         let kind = f.def_op(*v).map(|o| &o.kind);
         matches!(kind, Some(OpKind::Const { weight, .. }) if *weight == w)

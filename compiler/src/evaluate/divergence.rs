@@ -28,7 +28,7 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    /// Compares logits; `norms` are the [`log_sum_exp`] of the baseline's and the model's.
+    /// Compares logits; `norms` are the `log_sum_exp` of the baseline's and the model's.
     pub(crate) fn of(base: &[f32], model: &[f32], norms: (f64, f64)) -> Self {
         let term = |(b, m): (&f32, &f32)| {
             let lp = f64::from(*b) - norms.0;
@@ -57,16 +57,10 @@ impl Divergence {
     }
 }
 
-/// `ln Σ eˣ`
-pub(crate) fn log_sum_exp(x: &[f32]) -> f64 {
-    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = x.iter().map(|v| libm::exp(f64::from(v - max))).sum();
-    f64::from(max) + libm::log(sum)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use qcc_passes::log_sum_exp;
 
     #[test]
     fn divergence_is_that_of_the_definition() {

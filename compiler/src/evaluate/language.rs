@@ -7,10 +7,11 @@
 //!
 //! Every window of `L` tokens predicts its tokens 1 … L−1, each given its prefix in the window.
 
-use super::divergence::{Divergence, Position, log_sum_exp};
+use super::divergence::{Divergence, Position};
 use super::{bad, floats};
 use qcc_ir::Tensor;
 use qcc_ir::diag::Result;
+use qcc_passes::log_sum_exp;
 use serde::Serialize;
 
 /// Perplexity and, against a baseline, divergence.

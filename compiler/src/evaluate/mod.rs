@@ -7,7 +7,7 @@ mod language;
 mod outputs;
 
 pub use divergence::Divergence;
-pub(crate) use divergence::{Position, log_sum_exp};
+pub(crate) use divergence::Position;
 pub use language::{Evaluator, Quality};
 pub use outputs::{Difference, Differences};
 

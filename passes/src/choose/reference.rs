@@ -8,7 +8,8 @@
 //! computed once, so that a comparison takes one exponential for each logit. Rows are compared on
 //! several threads and added up in their order.
 
-use crate::quantize::parallel;
+use crate::logits::log_sum_exp;
+use crate::parallel;
 use qcc_ir::Tensor;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::format::decode_slice;
@@ -107,15 +108,6 @@ fn numbers(t: &Tensor) -> Result<Vec<f32>> {
     decode_slice(t.dtype(), t.bytes(), &mut v)
         .map_err(|e| Diagnostic::error(520, Class::Input, e.to_string()))?;
     Ok(v)
-}
-
-fn log_sum_exp(x: &[f32]) -> f64 {
-    let most = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = x
-        .iter()
-        .map(|v| libm::exp(f64::from(*v) - f64::from(most)))
-        .sum();
-    f64::from(most) + libm::log(sum)
 }
 
 #[cfg(test)]

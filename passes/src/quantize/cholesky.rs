@@ -13,7 +13,7 @@
 //! rows of a panel of `L`, and panels of columns of `L⁻¹`, do not depend on each other and are cut
 //! among threads. All in f64; each sum has one order, whatever the number of threads.
 
-use super::parallel;
+use crate::parallel;
 use qcc_ir::vector::dot;
 
 /// Rows and columns of a block.

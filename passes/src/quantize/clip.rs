@@ -19,8 +19,8 @@
 
 use super::gptq::{Matrix, bounds};
 use super::grid::Coder;
-use super::parallel;
 use super::scheme::Blocks;
+use crate::parallel;
 use qcc_ir::format::FormatError;
 use qcc_ir::vector::dot_f32;
 

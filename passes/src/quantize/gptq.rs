@@ -22,8 +22,8 @@
 
 use super::cholesky::inverse_factor;
 use super::grid::{Cell, Coder};
-use super::parallel;
 use super::scheme::Blocks;
+use crate::parallel;
 use crate::weights::Quantizer;
 use qcc_ir::format::FormatError;
 use qcc_ir::vector::add_scaled_f32;

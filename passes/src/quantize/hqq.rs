@@ -18,7 +18,7 @@
 //! group.
 
 use super::gptq::Matrix;
-use super::parallel;
+use crate::parallel;
 use crate::weights::Quantizer;
 use qcc_ir::format::IntRange;
 

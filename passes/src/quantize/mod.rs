@@ -32,7 +32,6 @@ mod idle;
 #[cfg(test)]
 mod method_tests;
 mod methods;
-pub(crate) mod parallel;
 mod part;
 mod range_search;
 mod refine;

@@ -20,7 +20,7 @@
 
 use super::gptq::{Gptq, Matrix, Rounded};
 use super::grid::{Cell, Coder};
-use super::parallel;
+use crate::parallel;
 use qcc_ir::vector::{add_four_scaled, add_scaled, dot};
 
 /// Rows that a thread takes at a time: they share the reads of `H`.

@@ -53,10 +53,12 @@ pub(crate) struct Fused<'a> {
     sources: Vec<Option<Source<'a>>>,
 }
 
-/// What one task needs while it computes: made once per task.
-pub(crate) struct Scratch {
-    regs: tile::Regs,
-    native: native::Scratch,
+/// What one task needs while it computes, by how its plan runs: made once per task.
+pub(crate) enum Scratch {
+    /// Of a plan that is interpreted tile by tile.
+    Tiles(tile::Regs),
+    /// Of a plan with code.
+    Native(native::Scratch),
 }
 
 impl<'a> Fused<'a> {
@@ -97,9 +99,9 @@ impl<'a> Fused<'a> {
 
     /// Memory for one task.
     pub(crate) fn scratch(&self) -> Scratch {
-        Scratch {
-            regs: tile::Regs::new(self.plan),
-            native: native::Scratch::new(self.plan, self.frame.cols()),
+        match self.plan.code {
+            Some(_) => Scratch::Native(native::Scratch::new(self.plan, self.frame.cols())),
+            None => Scratch::Tiles(tile::Regs::new(self.plan)),
         }
     }
 
@@ -122,15 +124,16 @@ impl<'a> Fused<'a> {
         accs: [&[f32]; 2],
         sinks: &[Sink<'_>],
     ) -> Result<()> {
-        if self.plan.code.is_some() {
-            return native::run(self, &mut scratch.native, at, len, accs, sinks);
-        }
+        let regs = match scratch {
+            Scratch::Native(scratch) => return native::run(self, scratch, at, len, accs, sinks),
+            Scratch::Tiles(regs) => regs,
+        };
         let mut done = 0;
         while done < len {
             let n = tile::TILE.min(len - done);
             let part = accs.map(|a| a.get(done..done + n).unwrap_or(&[]));
-            tile::eval(self, &mut scratch.regs, at + done, n, part)?;
-            tile::store(self, &scratch.regs, at + done, n, sinks)?;
+            tile::eval(self, regs, at + done, n, part)?;
+            tile::store(self, regs, at + done, n, sinks)?;
             done += n;
         }
         Ok(())

@@ -6,7 +6,7 @@ use crate::kernels::rows::Reduction;
 use qcc_ir::diag::Result;
 
 /// Memory that a kernel uses while it works on a row.
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     /// A row for each dynamic result.
     rows: Vec<Vec<f32>>,
     /// A row of softmax weights.
@@ -19,7 +19,8 @@ impl Scratch {
         let dynamic = plan.modes.iter().filter(|m| **m == Mode::Dynamic).count();
         let softmax = plan.reduction == Reduction::Softmax;
         Scratch {
-            rows: vec![vec![0.0; cols]; dynamic],
+            // `vec![row; 0]` would make the row, as long as a flattened tensor, and drop it.
+            rows: (0..dynamic).map(|_| vec![0.0; cols]).collect(),
             weights: vec![0.0; if softmax { cols } else { 0 }],
             args: Vec::new(),
         }

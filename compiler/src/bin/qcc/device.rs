@@ -118,9 +118,12 @@ pub(crate) fn name(engine: &Engine) -> String {
 pub(crate) fn numerics(engine: &Engine) -> String {
     let options = &engine.plan().options;
     let option = |k: &str| options.get(k).map_or("?", String::as_str);
+    let scheme = match options.get("auto") {
+        Some(bound) => format!("chosen by {bound}"),
+        None => option("scheme").to_string(),
+    };
     format!(
-        "{} (act {}, smooth {}, float {}), section {}",
-        option("scheme"),
+        "{scheme} (act {}, smooth {}, float {}), section {}",
         option("act"),
         option("smooth"),
         option("float"),
