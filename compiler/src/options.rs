@@ -171,6 +171,9 @@ impl Options {
         if let Some(t) = p.outliers {
             put("outlier-columns", t.to_string());
         }
+        if let Some(share) = p.sparse {
+            put("sparse-weights", format!("{}%", share * 100.0));
+        }
         if p.rotate {
             put("rotate", "on".into());
             put("seed", p.seed.to_string());

@@ -48,6 +48,7 @@ mod rotate;
 mod smooth;
 mod spill;
 mod split_outliers;
+mod split_weights;
 mod statistics;
 #[cfg(test)]
 mod testing;

@@ -83,6 +83,8 @@ pub struct Options {
     /// Input channels of quantized activations that exceed this magnitude stay float. Needs
     /// calibration data.
     pub outliers: Option<f32>,
+    /// The share of each row of a weight that stays float, where only weights are quantized.
+    pub sparse: Option<f64>,
     /// Whether what layers read is rotated by Hadamard matrices.
     pub rotate: bool,
     /// What random choices follow from.
@@ -108,6 +110,7 @@ impl Default for Options {
             overrides: Vec::new(),
             smooth: Smooth::Default,
             outliers: None,
+            sparse: None,
             rotate: false,
             seed: 0,
             float: None,

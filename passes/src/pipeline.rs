@@ -72,6 +72,10 @@ pub const QUANTIZE: &[Step] = &[
     ),
     ("observe", "values that AWQ scaled"),
     (
+        "split-weights",
+        "on weights that AWQ has scaled; methods then fit what remains",
+    ),
+    (
         "fit-weights",
         "on the final float weights; the module stays as it is",
     ),

@@ -13,6 +13,7 @@ use crate::recognise;
 use crate::rotate::Rotate;
 use crate::smooth::Smooth;
 use crate::split_outliers::SplitOutliers;
+use crate::split_weights::SplitWeights;
 use qcc_ir::Diagnostic;
 use qcc_ir::diag::{Class, Result};
 
@@ -41,6 +42,7 @@ const PASSES: &[(&str, Constructor)] = &[
     ("rotate", || Box::new(Rotate)),
     ("smooth", || Box::new(Smooth)),
     ("split-outliers", || Box::new(SplitOutliers)),
+    ("split-weights", || Box::new(SplitWeights)),
 ];
 
 /// The names of all passes, in alphabetical order.

@@ -155,6 +155,8 @@ ROWS = [
     Row(f"--scheme nf4 {CALIB}"),
     Row(f"--scheme lut4 {CALIB}"),
     Row(f"--scheme lut3 {CALIB}"),
+    Row(f"--scheme lut4 --sparse-weights 0.45% {CALIB}"),
+    Row(f"--scheme lut3 --sparse-weights 0.45% {CALIB}"),
     # Outliers elsewhere: rotated away, or kept float.
     Row(f"--int8 --smooth off --rotate on {CALIB}", ort=ORT_DYNAMIC),
     Row(f"--int8 --act static --smooth off --rotate on {CALIB}", ort=ORT_STATIC),
@@ -184,6 +186,11 @@ CLAIMS = (
     + [
         ("with data four-bit floats are better than without", f"{flags} {CALIB}", m, 1.0, flags, m)
         for flags in ("--mxfp4", "--scheme nf4")
+        for m in range(3)
+    ]
+    + [
+        ("a few float weights make tables better", f"{LUT} --sparse-weights 0.45% {CALIB}", m, 1.0, f"{LUT} {CALIB}", m)
+        for LUT in ("--scheme lut4", "--scheme lut3")
         for m in range(3)
     ]
     + [("rotation makes W4A4 three times better", W4A4_ROTATED, m, 0.333, W4A4, m) for m in range(3)]

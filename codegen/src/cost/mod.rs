@@ -158,6 +158,10 @@ fn work(
             let k = count(&operands[0].shape[operands[0].rank() - 1..], bind)?;
             (2.0 * out * k, f32_rate, ORDINARY)
         }
+        OpKind::SparseLinear => {
+            let each = count(&operands[1].shape[1..], bind)?;
+            (2.0 * out * each, f32_rate, DIRECT)
+        }
         OpKind::Attention { attrs, .. } => {
             let (q, k) = (operands[0], operands[1]);
             let keys = count(&k.shape[1..2], bind)?;

@@ -95,7 +95,7 @@ fn value(fr: &mut Frame, op: &Op, p: &Position, faults: Option<Value>) -> Result
 }
 
 /// Loads the element at these coordinates where `inside` holds, else 0.
-fn load_at(fr: &mut Frame, t: &Tensor, at: Vec<Value>, inside: Option<Value>) -> Value {
+pub(super) fn load_at(fr: &mut Frame, t: &Tensor, at: Vec<Value>, inside: Option<Value>) -> Value {
     let shape = t.ty.shape.clone();
     let p = Position { shape, at };
     let at = offset(fr, &t.ty.shape, &p);
@@ -164,10 +164,26 @@ fn gather(fr: &mut Frame, axis: usize, p: &Position, faults: Option<Value>) -> V
         shape: indices.ty.shape.clone(),
         at: p.at[axis..axis + rank].to_vec(),
     };
-    let position = offset(fr, &indices.ty.shape, &which);
+    let (i, inside) = named(fr, &indices, &which, &data.ty.shape[axis], faults);
+    let mut at = p.at[..axis].to_vec();
+    at.push(i);
+    at.extend(&p.at[axis + rank..]);
+    load_at(fr, &data, at, Some(inside))
+}
+
+/// Which of `n` entries the index at `which` names, as u32, and whether there is such an entry; if
+/// not, that is reported.
+pub(super) fn named(
+    fr: &mut Frame,
+    indices: &Tensor,
+    which: &Position,
+    n: &DimExpr,
+    faults: Option<Value>,
+) -> (Value, Value) {
+    let position = offset(fr, &indices.ty.shape, which);
     let d = indices.ty.elem.storage();
     let given = load_plain_if(&mut fr.k, indices.codes, d, position, None);
-    let n = fr.dim(&data.ty.shape[axis]);
+    let n = fr.dim(n);
     let n = fr.k.cvt(n, DType::I64);
     let zero = fr.k.i64(0);
     let negative = fr.k.lt(given, zero);
@@ -180,9 +196,5 @@ fn gather(fr: &mut Frame, axis: usize, p: &Position, faults: Option<Value>) -> V
         let outside = fr.k.not(inside);
         fr.when(outside, |fr| report(fr, faults, position, given));
     }
-    let i = fr.k.cvt(i, DType::U32);
-    let mut at = p.at[..axis].to_vec();
-    at.push(i);
-    at.extend(&p.at[axis + rank..]);
-    load_at(fr, &data, at, Some(inside))
+    (fr.k.cvt(i, DType::U32), inside)
 }

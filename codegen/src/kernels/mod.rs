@@ -12,6 +12,7 @@ pub mod matmul;
 pub mod reduce;
 pub mod rotary;
 pub mod rows;
+pub mod sparse;
 pub mod window;
 
 use crate::lower::frame::{Launched, internal};
@@ -127,6 +128,7 @@ pub fn build(m: &Module, f: &Func, op: &Op, target: &Target) -> Result<Served> {
             None => one(matmul::build(m, f, op)),
         },
         OpKind::MatMul => one(matmul::build(m, f, op)),
+        OpKind::SparseLinear => one(sparse::build(m, f, op)),
         OpKind::Attention { attrs, .. } => one(attention::build(m, f, op, attrs, target)),
         OpKind::Conv { .. } => one(window::build_conv(m, f, op)),
         OpKind::Pool { .. } => one(window::build_pool(m, f, op)),

@@ -111,6 +111,23 @@ fn moving_elements() {
         &[table.clone(), ids],
         0.0,
     );
+    let columns = Tensor::i64(&[3, 2], &[0, 39, -1, 17, 5, 5]).unwrap();
+    for (ty, d, tolerance) in [("f16", F16, 1e-3), ("f32", F32, 1e-6)] {
+        check(
+            "sparse",
+            &one(
+                &format!("%x: {ty}[n, s, 40], %c: i64[3, 2], %v: {ty}[3, 2]"),
+                &format!("{ty}[n, s, 3]"),
+                "sparse_linear %x, %c, %v",
+            ),
+            &[
+                random(1, d, &[5, 7, 40], 1.0),
+                columns.clone(),
+                random(2, d, &[3, 2], 1.0),
+            ],
+            tolerance,
+        );
+    }
     let scalar = Tensor::i64(&[], &[3]).unwrap();
     check(
         "row",

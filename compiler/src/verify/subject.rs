@@ -166,13 +166,12 @@ impl<'m> Subject<'m> {
 
     /// The number of entries that an operand chooses among, if it is an index.
     fn role(&self, operand: usize) -> Result<Option<u64>> {
-        match (&self.kind, operand) {
-            (OpKind::Gather { axis }, 1) => {
-                let dims = self.sizes.dims(self.f.ty(self.operands[0]))?;
-                Ok(Some(dims.get(*axis).copied().unwrap_or(1)))
-            }
-            _ => Ok(None),
-        }
+        let data = self.operands.first().map(|v| self.f.ty(*v));
+        let axis = data.and_then(|t| self.kind.indexed(t.rank()).filter(|_| operand == 1));
+        let (Some(data), Some(axis)) = (data, axis) else {
+            return Ok(None);
+        };
+        Ok(Some(self.sizes.dims(data)?.get(axis).copied().unwrap_or(1)))
     }
 
     /// An operand in its own shape.

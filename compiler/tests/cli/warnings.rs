@@ -71,7 +71,23 @@ fn options_without_effect() {
         &["--int8", "--outlier-columns", "3", "--calib", &calib],
         &[],
     );
+    with(&["--int8", "--sparse-weights", "1%"], &["--sparse-weights"]);
+    with(&["--int4", "--sparse-weights", "1%"], &[]);
     with(&["--int8", "--rotate", "on", "--seed", "7"], &[]);
+}
+
+#[test]
+fn a_share_of_sparse_weights_is_a_number_of_percent() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, _) = small();
+    for share in ["0", "51%", "nan", "much"] {
+        let flag = format!("--sparse-weights={share}");
+        let args = ["compile", &model, "--target", "cpu", "--int4", &flag];
+        let e = fails(dir.path(), &args, 2);
+        assert_eq!(e["code"], "Q0011", "{share}");
+        let message = e["message"].as_str().unwrap();
+        assert!(message.contains("--sparse-weights"), "{message}");
+    }
 }
 
 #[test]
@@ -97,6 +113,7 @@ fn scheme_flags_do_not_change_a_plan() {
         &["--smooth", "auto"],
         &["--rotate", "on"],
         &["--outlier-columns", "6"],
+        &["--sparse-weights", "1%"],
         &["--algo", "rtn"],
         &["--act-order"],
         &["--float", "f16"],

@@ -182,18 +182,21 @@ pub(super) fn pad(a: &Array, lo: &[u64], hi: &[u64], value: f64) -> Array {
 }
 
 /// `data` indexed along `axis`; a negative index counts from the end.
+/// The position that an index names among `extent` of them; a negative one counts from the end.
+pub(super) fn position(i: i64, axis: usize, extent: usize) -> Result<usize> {
+    let j = if i < 0 { i + extent as i64 } else { i };
+    usize::try_from(j)
+        .ok()
+        .filter(|j| *j < extent)
+        .ok_or_else(|| index_outside(i, axis, extent as u64))
+}
+
 pub(super) fn gather(data: &Array, idx: &Array, axis: usize) -> Result<Array> {
     let extent = data.dims[axis];
     let at: Vec<usize> = idx
         .i()?
         .iter()
-        .map(|i| {
-            let j = if *i < 0 { *i + extent as i64 } else { *i };
-            usize::try_from(j)
-                .ok()
-                .filter(|j| *j < extent)
-                .ok_or_else(|| index_outside(*i, axis, extent as u64))
-        })
+        .map(|i| position(*i, axis, extent))
         .collect::<Result<_>>()?;
     let dims = [
         &data.dims[..axis],

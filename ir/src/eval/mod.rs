@@ -22,6 +22,7 @@ mod ops;
 mod quant;
 mod reduce;
 mod scalar;
+mod sparse;
 mod value;
 mod weights;
 

@@ -2,7 +2,7 @@
 
 use super::value::{Array, Nums, internal, load, load_tensor, store, store_plain};
 use super::weights::weight_tensor;
-use super::{contract, expr, layout, quant, reduce, scalar};
+use super::{contract, expr, layout, quant, reduce, scalar, sparse};
 use crate::DType;
 use crate::bind::Sizes;
 use crate::diag::Result;
@@ -367,6 +367,11 @@ impl Ctx<'_> {
             OpKind::Reduce { f, axes, keep } => reduce::reduce(&self.load(0)?, *f, axes, *keep),
             OpKind::CumSum { axis } => Ok(reduce::cumsum(&self.load(0)?, *axis)),
             OpKind::Softmax { axis } => reduce::softmax(&self.load(0)?, *axis),
+            OpKind::SparseLinear => sparse::sparse_linear(
+                &self.load(0)?,
+                &load_tensor(&self.operands[1].codes)?,
+                &self.load(2)?,
+            ),
             OpKind::MatMul => contract::matmul(&self.load(0)?, &self.load(1)?),
             OpKind::Pool { f, window } => contract::pool(&self.load(0)?, *f, window),
             other => Err(internal(format!("`{}` is not a plain op", other.name()))),

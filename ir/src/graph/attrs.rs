@@ -209,7 +209,8 @@ pub(super) fn attrs(kind: &mut OpKind) -> Vec<Attr<'_>> {
         | OpKind::Dequantize
         | OpKind::Reshape
         | OpKind::Expand
-        | OpKind::MatMul => Vec::new(),
+        | OpKind::MatMul
+        | OpKind::SparseLinear => Vec::new(),
         OpKind::Splat { value } => vec![must("value", value, F64)],
         OpKind::Dim { value } => vec![must("value", value, DIM)],
         OpKind::Map(e) => vec![must("expr", e, EXPR)],
@@ -348,6 +349,7 @@ fn prototypes() -> Vec<OpKind> {
             accs: 1,
             expr: None,
         },
+        OpKind::SparseLinear,
         OpKind::Conv {
             window: window.clone(),
             groups: 1,
@@ -399,8 +401,8 @@ mod tests {
         OpKind::Quantize, OpKind::Dequantize, OpKind::Reshape, OpKind::Transpose { .. },
         OpKind::Expand, OpKind::Slice { .. }, OpKind::Concat { .. }, OpKind::Pad { .. },
         OpKind::Gather { .. }, OpKind::Reduce { .. }, OpKind::CumSum { .. },
-        OpKind::Softmax { .. }, OpKind::MatMul, OpKind::Linear { .. }, OpKind::Conv { .. },
-        OpKind::Pool { .. }, OpKind::LayerNorm { .. }, OpKind::RmsNorm { .. },
+        OpKind::Softmax { .. }, OpKind::MatMul, OpKind::Linear { .. }, OpKind::SparseLinear,
+        OpKind::Conv { .. }, OpKind::Pool { .. }, OpKind::LayerNorm { .. }, OpKind::RmsNorm { .. },
         OpKind::Attention { .. }, OpKind::Rotary(_),
     }
 

@@ -117,6 +117,7 @@ pub fn infer_shapes(kind: &OpKind, operands: &[&TensorType]) -> Result<Shapes> {
             let s = linear(sh(0), sh(1), *accs)?;
             segment(&s, segments, expr.as_ref().map_or(1, |e| e.stores.len()))
         }
+        OpKind::SparseLinear => one(sparse_linear(sh(0), sh(1), sh(2))?),
         OpKind::Conv {
             window,
             groups,
@@ -295,6 +296,24 @@ fn linear(x: &[DimExpr], w: &[DimExpr], accs: u8) -> Result<Vec<DimExpr>> {
     let mut out = rows.to_vec();
     out.push(n.floor_div(&DimExpr::from(i64::from(accs))));
     Ok(out)
+}
+
+fn sparse_linear(x: &[DimExpr], columns: &[DimExpr], values: &[DimExpr]) -> Result<Vec<DimExpr>> {
+    let ([rows @ .., _], [n, _]) = (x, columns) else {
+        return Err(bad(format!(
+            "sparse_linear needs x[…, k] and columns[n, s], not {} and {}",
+            show(x),
+            show(columns)
+        )));
+    };
+    if columns != values {
+        return Err(bad(format!(
+            "sparse_linear: columns {} and values {} differ",
+            show(columns),
+            show(values)
+        )));
+    }
+    Ok([rows, std::slice::from_ref(n)].concat())
 }
 
 fn segment(s: &[DimExpr], segments: &[u64], stores: usize) -> Result<Shapes> {

@@ -204,6 +204,10 @@ pub enum OpKind {
         /// What is stored; `None` is `acc0 + bias`.
         expr: Option<Expr>,
     },
+    /// `(x[…, k], columns[n, s], values[n, s])` `y[…, j] = Σ_t values[j, t]·x[…, columns[j, t]]`:
+    /// a product with a sparse weight of which every row holds as many elements. A negative column
+    /// counts from the end; of a column that is named twice both elements count.
+    SparseLinear,
     /// `(x[b, c, …], w[n, c/groups, …], [bias[n]])` Cross-correlation over 1 or 2 spatial
     /// dimensions, plus bias.
     Conv {
@@ -279,6 +283,7 @@ impl OpKind {
             OpKind::Softmax { .. } => "softmax",
             OpKind::MatMul => "matmul",
             OpKind::Linear { .. } => "linear",
+            OpKind::SparseLinear => "sparse_linear",
             OpKind::Conv { .. } => "conv",
             OpKind::Pool { .. } => "pool",
             OpKind::LayerNorm { .. } => "layer_norm",
@@ -297,6 +302,15 @@ impl OpKind {
             | OpKind::LayerNorm { expr, .. }
             | OpKind::RmsNorm { expr, .. }
             | OpKind::Attention { expr, .. } => expr.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The dimension of a first operand of this rank whose entries the second operand names.
+    pub fn indexed(&self, rank: usize) -> Option<usize> {
+        match self {
+            OpKind::Gather { axis } => Some(*axis),
+            OpKind::SparseLinear => rank.checked_sub(1),
             _ => None,
         }
     }
@@ -327,7 +341,7 @@ impl OpKind {
             | OpKind::Softmax { .. }
             | OpKind::Pool { .. } => (1, 1),
             OpKind::Binary(_) | OpKind::Gather { .. } | OpKind::MatMul => (2, 2),
-            OpKind::Select => (3, 3),
+            OpKind::Select | OpKind::SparseLinear => (3, 3),
             OpKind::Rotary(_) => (3, 4),
             OpKind::Quantize => (1, 3),
             OpKind::Map(_) | OpKind::Concat { .. } => (1, many),

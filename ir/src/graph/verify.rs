@@ -474,6 +474,15 @@ fn formats(kind: &OpKind, o: &[&TensorType], r: &[&TensorType]) -> Result<(), St
                 mismatch("gather needs integer indices and one plain format")
             }
         }
+        OpKind::SparseLinear => {
+            let ok = [o[0], o[2], r[0]].iter().all(|t| float(t))
+                && plain(o[1]).is_some_and(DType::is_int);
+            if ok {
+                Ok(())
+            } else {
+                mismatch("sparse_linear needs floats and integer columns")
+            }
+        }
         OpKind::Softmax { .. } if !float(o[0]) || !float(r[0]) => mismatch("softmax needs floats"),
         OpKind::MatMul => {
             let ok = plain(r[0]).is_some() && o.iter().all(|t| t.elem == r[0].elem);

@@ -194,6 +194,7 @@ fn kind() -> impl Strategy<Value = OpKind> {
         Just(OpKind::Reshape),
         Just(OpKind::Expand),
         Just(OpKind::MatMul),
+        Just(OpKind::SparseLinear),
         axes.clone().prop_map(|perm| OpKind::Transpose { perm }),
         (dims(), dims(), sizes()).prop_map(|(starts, ends, steps)| OpKind::Slice {
             starts,

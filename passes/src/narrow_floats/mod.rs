@@ -94,6 +94,7 @@ fn exceeds_f16(m: &Module, ctx: &PassContext<'_>) -> Result<Option<String>> {
         let layers = f.ops.iter().filter_map(|op| match op.kind {
             OpKind::Linear { .. } | OpKind::Conv { .. } => op.operands.get(1),
             OpKind::Gather { .. } => op.operands.first(),
+            OpKind::SparseLinear => op.operands.get(2),
             _ => None,
         });
         for v in layers.filter(|v| float(f.ty(**v)) == Some(DType::F32)) {
@@ -145,6 +146,7 @@ fn operands(kind: &OpKind) -> Operands {
         | OpKind::Reduce { .. }
         | OpKind::CumSum { .. }
         | OpKind::MatMul
+        | OpKind::SparseLinear
         | OpKind::Pool { .. } => Operands::Uniform,
     }
 }

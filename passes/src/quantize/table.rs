@@ -4,10 +4,10 @@
 //! minimise Σ_j h_j · (w_j − t[c_j])²   over tables t of 2^bits values and codes c
 //! ```
 //!
-//! one-dimensional k-means of each row (SqueezeLLM, Kim et al. 2024, without its sparse part). The
-//! weight `h_j` is the diagonal of `XᵀX` of the layer's inputs, or 1 without data. Clusters of
-//! sorted numbers are intervals, so the optimum is found exactly by dynamic programming (Wang and
-//! Song 2011, "Ckmeans.1d.dp"):
+//! one-dimensional k-means of each row (SqueezeLLM, Kim et al. 2024; its sparse part is the pass
+//! `split-weights`). The weight `h_j` is the diagonal of `XᵀX` of the layer's inputs, or 1 without
+//! data. Clusters of sorted numbers are intervals, so the optimum is found exactly by dynamic
+//! programming (Wang and Song 2011, "Ckmeans.1d.dp"):
 //!
 //! ```text
 //! D[m][j] = min_i D[m−1][i] + cost(i, j),   cost(i, j) = Σ h·w² − (Σ h·w)² / Σ h over i … j−1

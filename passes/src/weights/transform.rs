@@ -135,6 +135,13 @@ pub(crate) enum Transform {
         /// The result's format.
         dtype: DType,
     },
+    /// The same with these elements, counted row-major, at 0; rounded to `dtype`.
+    Without {
+        /// Positions, increasing.
+        at: Arc<[u64]>,
+        /// The result's format.
+        dtype: DType,
+    },
     /// The vectors along `axis`, their elements in `span`, times a rotation, rounded to `dtype`.
     Rotate {
         /// The dimension along which the vectors lie.
@@ -196,6 +203,13 @@ impl Transform {
                 }
                 _ => Err(()),
             },
+            Transform::Without { at, dtype } => {
+                let held = |n: u64| at.last().is_none_or(|last| *last < n);
+                match source.numel().is_some_and(held) {
+                    true => float(source.dtype).and(float(*dtype)).map(|()| *dtype),
+                    false => Err(()),
+                }
+            }
             Transform::Rotate {
                 axis,
                 span,
@@ -240,6 +254,11 @@ impl Transform {
                 let mut v = read_f32(source)?;
                 let inner: u64 = source.dims[axis + 1..].iter().product();
                 scale(&mut v, inner as usize, factors, *divide);
+                encode(*dtype, &v, source)
+            }
+            Transform::Without { at, dtype } => {
+                let mut v = read_f32(source)?;
+                at.iter().for_each(|i| v[*i as usize] = 0.0);
                 encode(*dtype, &v, source)
             }
             Transform::Rotate {

@@ -98,13 +98,13 @@ impl Fault {
         let f = module.funcs.first();
         let op = f.and_then(|f| Some((f, f.def_op(f.find(step)?)?)));
         let known = op.and_then(|(f, op)| {
-            let why = match &op.kind {
-                OpKind::Gather { axis } => {
-                    let dims = s.dims(f.ty(op.operands[0])).ok();
-                    let extent = dims.and_then(|d| d.get(*axis).copied());
-                    index_outside(self.number, *axis, extent.unwrap_or(0))
+            let data = f.ty(op.operands[0]);
+            let why = match op.kind.indexed(data.rank()) {
+                Some(axis) => {
+                    let extent = s.dims(data).ok().and_then(|d| d.get(axis).copied());
+                    index_outside(self.number, axis, extent.unwrap_or(0))
                 }
-                _ => undefined(division(f, op)?, self.number, 0),
+                None => undefined(division(f, op)?, self.number, 0),
             };
             Some(why.at(op.loc.to_string()))
         });

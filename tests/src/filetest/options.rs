@@ -42,6 +42,7 @@ impl Settings {
             }
             "smooth" => p.smooth = smooth(value).ok_or_else(bad)?,
             "outliers" => p.outliers = Some(value.parse().map_err(|_| bad())?),
+            "sparse" => p.sparse = Some(value.parse().map_err(|_| bad())?),
             "rotate" => p.rotate = value.parse().map_err(|_| bad())?,
             "seed" => p.seed = value.parse().map_err(|_| bad())?,
             "float" => p.float = Some(value.parse().map_err(|_| bad())?),

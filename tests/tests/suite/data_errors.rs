@@ -8,8 +8,12 @@ use qcc_tests::plans::plan_of;
 use std::sync::Arc;
 
 fn plan(op: &str) -> Arc<PlanFile> {
+    plan_with(&format!("%y: i64[2, n] = {op} @\"node_7\""))
+}
+
+fn plan_with(ops: &str) -> Arc<PlanFile> {
     let text = format!(
-        "qir 1\ndim n = 1..64\nfunc @main(%a: i64[2, n], %b: i64[n]) -> (y: i64[2, n]) {{\n  %two: i64[] = splat {{ value = 2 }}\n  %y: i64[2, n] = {op} @\"node_7\"\n  return %y\n}}\n"
+        "qir 1\ndim n = 1..64\nfunc @main(%a: i64[2, n], %b: i64[n]) -> (y: i64[2, n]) {{\n  %two: i64[] = splat {{ value = 2 }}\n  {ops}\n  return %y\n}}\n"
     );
     let m = parse(&text).unwrap_or_else(|e| panic!("{e:?}\n{text}"));
     plan_of(&m, Target::find("sm_80").unwrap())
@@ -55,6 +59,30 @@ fn an_integer_divided_by_zero() {
             "{message}"
         );
         on([2, -3, 5]).unwrap();
+    }
+}
+
+#[test]
+fn a_column_outside_of_its_row() {
+    let file = plan_with(
+        "%x: f32[2, n] = cast %a
+         %c: i64[n, 1] = reshape %b
+         %v: f32[n, 1] = splat { value = 1 }
+         %p: f32[2, n] = sparse_linear %x, %c, %v @\"node_7\"
+         %y: i64[2, n] = cast %p",
+    );
+    for columns in [[2, 0, -3], [0, 3, 4], [-4, 0, 0]] {
+        let cpu = run(&file, Device::Cpu(Threads::single()), columns);
+        assert_eq!(cpu.is_ok(), columns[0] == 2);
+        for schedule in [0, 1, 7] {
+            let mut options = SimOptions::default();
+            options.schedule = schedule;
+            assert_eq!(run(&file, Device::Sim(options), columns), cpu);
+        }
+        if let Err([code, message]) = cpu {
+            let found = code == "Q0705" && message.contains("node_7");
+            assert!(found, "{code} {message}");
+        }
     }
 }
 

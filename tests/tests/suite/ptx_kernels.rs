@@ -41,11 +41,13 @@ dim b = 1..8
 dim s = 1..512
 weight @t: f16[300, 40] = normal(1, 1)
 weight @g: f32[40] = normal(2, 1)
+weight @sc: i32[24, 3] = splat(7)
+weight @sv: f16[24, 3] = normal(4, 1)
 weight @cw: f32[8, 4, 3, 3] = normal(3, 1)
 weight @qw: i8[8, 4, 3, 3] = normal(3, 40)
 weight @qs: f32[8, 1, 1, 1] = splat(0.01)
 weight @xs: f32[] = splat(0.05)
-func @main(%ids: i64[b, s], %img: f32[b, 8, 16, 16], %mask: bool[b, 1, s, s]) -> (a: f16[b, 4, s, 5], i: i64[b], c: f32[b, 8, 4, 4], d: f32[b, 8, 4, 4], e: bool[b, 1, s, s], f: f16[s, b, 40], g: f32[b, s, 40], h: f32[b, s]) {
+func @main(%ids: i64[b, s], %img: f32[b, 8, 16, 16], %mask: bool[b, 1, s, s]) -> (a: f16[b, 4, s, 5], i: i64[b], c: f32[b, 8, 4, 4], d: f32[b, 8, 4, 4], e: bool[b, 1, s, s], f: f16[s, b, 40], g: f32[b, s, 40], h: f32[b, s], sp: f16[b, s, 24]) {
   %t: f16[300, 40] = const @t
   %g: f32[40] = const @g
   %x: f16[b, s, 40] = gather %t, %ids { axis = 0 }
@@ -57,6 +59,9 @@ func @main(%ids: i64[b, s], %img: f32[b, 8, 16, 16], %mask: bool[b, 1, s, s]) ->
   %v: f16[b, s, 4, 10] = reshape %m
   %w: f16[b, 4, s, 10] = transpose %v { perm = [0, 2, 1, 3] }
   %a: f16[b, 4, s, 5] = slice %w { starts = [0, 0, 0, 0], ends = [b, 4, s, 10], steps = [1, 1, 1, 2] }
+  %sc: i32[24, 3] = const @sc
+  %sv: f16[24, 3] = const @sv
+  %sp: f16[b, s, 24] = sparse_linear %m, %sc, %sv
   %i: i64[b] = reduce %ids { f = max, axes = [1] }
   %cw: f32[8, 4, 3, 3] = const @cw
   %c0: f32[b, 8, 8, 8] = conv %img, %cw { kernel = [3, 3], strides = [2, 2], pad_lo = [1, 1], pad_hi = [1, 1], groups = 2 }
@@ -78,7 +83,7 @@ func @main(%ids: i64[b, s], %img: f32[b, 8, 16, 16], %mask: bool[b, 1, s, s]) ->
   %k3: f32[b, s, 40] = log %k2
   %k4: f32[b, s, 40] = tanh %k3
   %h: f32[b, s] = reduce %k4 { f = mean, axes = [2] }
-  return %a, %i, %c, %d, %e, %f, %k4, %h
+  return %a, %i, %c, %d, %e, %f, %k4, %h, %sp
 }
 ",
     );

@@ -13,14 +13,9 @@ use qcc_ir::{Bundle, Tensor};
 pub(super) fn gather(c: &Call<'_>, axis: usize) -> Result<Vec<Bundle>> {
     let (ty, dims) = c.result()?;
     let dtype = ty.plain("the result of gather")?;
-    let (data, idx) = (unpack(c.arg(0)?.codes)?, c.arg(1)?.codes);
-    let mut indices = vec![0i64; idx.numel()];
-    decode_slice_i64(idx.dtype(), idx.bytes(), &mut indices).map_err(crate::format_error)?;
+    let data = unpack(c.arg(0)?.codes)?;
     let n = data.dims()[axis];
-    let rows = indices
-        .into_iter()
-        .map(|i| row(i, axis, n))
-        .collect::<Result<Vec<usize>>>()?;
+    let rows = named(c.arg(1)?.codes, axis, n)?;
     let mut t = Tensor::zeros(unpacked(dtype), dims)?;
     let inner: u64 = data.dims()[axis + 1..].iter().product();
     let width = inner as usize * data.dtype().bits() as usize / 8;
@@ -42,8 +37,19 @@ pub(super) fn gather(c: &Call<'_>, axis: usize) -> Result<Vec<Bundle>> {
     Ok(vec![super::layout::finish(dtype, t)?])
 }
 
-/// The slice that an index names; a negative one counts from the end.
-fn row(i: i64, axis: usize, n: u64) -> Result<usize> {
+/// Which of the `n` entries of a dimension these indices name.
+///
+/// # Errors
+/// When an index lies outside the dimension.
+pub(super) fn named(indices: &Tensor, axis: usize, n: u64) -> Result<Vec<usize>> {
+    let mut given = vec![0i64; indices.numel()];
+    let (dtype, bytes) = (indices.dtype(), indices.bytes());
+    decode_slice_i64(dtype, bytes, &mut given).map_err(crate::format_error)?;
+    given.into_iter().map(|i| entry(i, axis, n)).collect()
+}
+
+/// The entry that an index names; a negative one counts from the end.
+fn entry(i: i64, axis: usize, n: u64) -> Result<usize> {
     let extent = i64::try_from(n).unwrap_or(i64::MAX);
     let at = if i < 0 { i.saturating_add(extent) } else { i };
     match (0..extent).contains(&at) {

@@ -18,6 +18,7 @@ mod quantize;
 mod reduce;
 mod rotary;
 mod softmax;
+mod sparse_linear;
 
 use crate::clif::Jit;
 use crate::pool::Pool;
@@ -157,6 +158,7 @@ pub(crate) fn prepare(site: &mut Site<'_>) -> Result<Option<Prepared>> {
         }
         OpKind::MatMul => plain(matmul::matmul),
         OpKind::Linear { .. } => linear::prepare(site),
+        OpKind::SparseLinear => plain(sparse_linear::sparse_linear),
         OpKind::Conv { .. } => conv::prepare(site),
         OpKind::Pool { f, window } => {
             let (f, window) = (*f, window.clone());

@@ -164,6 +164,19 @@ fn gather_by_positive_and_negative_indices() {
 }
 
 #[test]
+fn products_with_few_elements_of_each_row() {
+    for d in ["f32", "f16", "bf16"] {
+        let text = format!(
+            "func @main(%x: {d}[n, m, 5], %c: i32[7, 3], %v: {d}[7, 3]) -> (y: {d}[n, m, 7]) {{
+              %y: {d}[n, m, 7] = sparse_linear %x, %c, %v
+              return %y
+            }}"
+        );
+        each(&text, (-5, 4), tolerance(d));
+    }
+}
+
+#[test]
 fn values_without_operands() {
     each(
         "func @main(%x: f32[n, m]) -> (a: i64[2, m], b: i32[n, 3], c: i64[], d: f16[n], e: i4[3, n]) {

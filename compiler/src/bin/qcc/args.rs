@@ -1,6 +1,6 @@
 //! Flags that several commands share: scheme, data, dimensions, threads.
 
-use super::choice::ChoiceArgs;
+use super::choice::{ChoiceArgs, percent};
 use super::usage;
 use clap::{Args, ValueEnum};
 use qcc::{ActMode, Algo, CalibMethod, Grid, Scheme, Smooth};
@@ -120,6 +120,15 @@ pub(crate) struct SchemeArgs {
         help_heading = "Scheme"
     )]
     outlier_columns: Option<f32>,
+    /// Keep this share of each row of a weight float, the elements that matter most, beside codes
+    /// (SqueezeLLM takes 0.45%); where only weights are quantized.
+    #[arg(
+        long,
+        value_name = "P%",
+        conflicts_with = "auto",
+        help_heading = "Scheme"
+    )]
+    sparse_weights: Option<String>,
     /// Rotate what layers read by Hadamard matrices, merged into weights where possible; spreads
     /// outliers, for activations of 4 bits.
     #[arg(
@@ -184,6 +193,7 @@ impl SchemeArgs {
             calib_method: "minmax".into(),
             smooth: None,
             outlier_columns: None,
+            sparse_weights: None,
             rotate: None,
             seed: None,
             head: None,
@@ -214,6 +224,7 @@ impl SchemeArgs {
             || self.act.is_some()
             || self.calib_method != "minmax"
             || self.outlier_columns.is_some()
+            || self.sparse_weights.is_some()
             || self.rotate.is_some()
             || self.seed.is_some()
             || self.float != FloatArg::Auto
@@ -252,6 +263,7 @@ impl SchemeArgs {
             calib: CalibMethod::named(&self.calib_method)?,
             smooth: smooth(self.smooth.as_deref())?,
             outliers: self.outlier_columns,
+            sparse: self.sparse_weights.as_deref().map(share).transpose()?,
             rotate: matches!(self.rotate, Some(OnOff::On)),
             seed: self.seed.unwrap_or(0),
             exclude: self.exclude.clone(),
@@ -291,6 +303,17 @@ impl SchemeArgs {
             spill: None,
             diagnose: true,
         })
+    }
+}
+
+/// A share in percent, above 0 and at most 50.
+fn share(text: &str) -> Result<f64> {
+    let percent = percent("--sparse-weights", text)?;
+    match percent > 0.0 && percent <= 50.0 {
+        true => Ok(percent / 100.0),
+        false => Err(usage(format!(
+            "--sparse-weights is more than 0 % and at most 50 %, not {text}"
+        ))),
     }
 }
 

@@ -81,12 +81,7 @@ impl ChoiceArgs {
             return Ok(None);
         }
         let bound = match (&self.max_drop, self.max_kl, self.effective_bits) {
-            (Some(text), ..) => {
-                let number = text.trim_end_matches('%').parse::<f64>();
-                Bound::Drop(number.map_err(|_| {
-                    usage(format!("--max-drop takes percent such as 1%, not `{text}`"))
-                })?)
-            }
+            (Some(text), ..) => Bound::Drop(percent("--max-drop", text)?),
             (_, Some(nats), _) => Bound::Divergence(nats),
             (.., Some(bits)) => Bound::Bits(bits),
             _ => Bound::Drop(1.0),
@@ -97,6 +92,12 @@ impl ChoiceArgs {
             false => Err(usage(format!("a bound is a number above 0, not {x}"))),
         }
     }
+}
+
+/// A number of percent.
+pub(crate) fn percent(flag: &str, text: &str) -> Result<f64> {
+    let number = text.trim_end_matches('%').parse::<f64>();
+    number.map_err(|_| usage(format!("{flag} takes percent such as 1%, not `{text}`")))
 }
 
 /// The plan is written, but nothing that was tried keeps the bound.
