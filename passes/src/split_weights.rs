@@ -49,15 +49,9 @@ impl Pass for SplitWeights {
             funcs: 0,
         };
         for l in assign(module, ctx)?.iter().filter(|l| l.choice.is_some()) {
-            let name = match part(f, l, share, ctx) {
-                Ok(part) => {
-                    let name = format!("{} of {} in each row", part.each, part.columns);
-                    split.layers.insert(l.site.op, part);
-                    Ok(name)
-                }
-                Err(reason) => Err(reason),
-            };
-            ctx.ledger.record(decision(l, name));
+            let found = part(f, l, share, ctx);
+            ctx.ledger.record(decision(l, &found));
+            split.layers.extend(found.ok().map(|p| (l.site.op, p)));
         }
         if split.layers.is_empty() {
             let message = "--sparse-weights has no effect: no layer has quantized weights and \
@@ -109,12 +103,15 @@ fn part(
     })
 }
 
-fn decision(l: &Assigned, name: std::result::Result<String, String>) -> Decision {
-    let chosen = name.as_deref().unwrap_or("none");
-    let d = Decision::new(&l.site.name, Topic::Outliers, chosen).weight(&l.site.weight);
-    let d = match &name {
-        Ok(name) => d.consider(Candidate::new(name)),
-        Err(reason) => d.consider(Candidate::refused("sparse weights", reason)),
+fn decision(l: &Assigned, found: &std::result::Result<Part, String>) -> Decision {
+    let named =
+        |chosen: &str| Decision::new(&l.site.name, Topic::Outliers, chosen).weight(&l.site.weight);
+    let d = match found {
+        Ok(p) => {
+            let name = format!("{} of {} in each row", p.each, p.columns);
+            named(&name).consider(Candidate::new(&name))
+        }
+        Err(reason) => named("none").consider(Candidate::refused("sparse weights", reason)),
     };
     d.consider(Candidate::new("none"))
 }
