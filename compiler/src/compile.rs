@@ -291,7 +291,8 @@ impl<'a> Compiler<'a> {
             prepared.model_hash,
             env!("CARGO_PKG_VERSION"),
         );
-        plan.options = self.options.record(ctx.has_samples());
+        let smooth = ctx.options.smoothing(ctx.has_samples());
+        plan.options = self.options.record(smooth);
         let lowering = LowerOptions {
             vendor_gemm: self.options.vendor_gemm,
         };

@@ -121,9 +121,9 @@ impl Options {
         }
     }
 
-    /// The options as they are recorded in a plan. `samples`: whether there
-    /// was calibration data to run. Threads are left out: nothing depends on them.
-    pub(crate) fn record(&self, samples: bool) -> BTreeMap<String, String> {
+    /// The options as they are recorded in a plan. `smooth`: what smoothing came to, with the data
+    /// and the schemes that were chosen. Threads are left out: nothing depends on them.
+    pub(crate) fn record(&self, smooth: Smooth) -> BTreeMap<String, String> {
         let p = &self.passes;
         let mut out = BTreeMap::new();
         let mut put = |k: &str, v: String| out.insert(k.to_string(), v);
@@ -160,9 +160,7 @@ impl Options {
         if p.gptq.act_order {
             put("act-order", "on".into());
         }
-        let smooth = match p.smoothing(samples) {
-            // A choice smooths the layers to which it gives integers.
-            Smooth::Off if self.auto.is_some() && p.smooth == Smooth::Default => "auto".into(),
+        let smooth = match smooth {
             Smooth::Default | Smooth::Off => "off".into(),
             Smooth::Alpha(a) => a.to_string(),
             Smooth::Auto => "auto".into(),

@@ -13,15 +13,15 @@
 //!
 //! Preconditions: layers are plain and only their weights are quantized.
 
+use crate::analysis::is_plain_linear;
 use crate::parallel;
 use crate::pass::{Pass, PassContext};
 use crate::quantize::{Assigned, assign};
 use crate::rewrite::{Replacement, Rewriter, Rule, rewrite};
-use crate::weights::{Transform, format_error, inline_as, inline_ints, read_f32};
+use crate::weights::{Transform, inline_as, inline_ints, read_finite};
 use qcc_ir::DType;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::expr::BinaryFn;
-use qcc_ir::format::FormatError;
 use qcc_ir::graph::{Func, Module, Op, OpId, OpKind, Weight};
 use qcc_ir::ledger::{Candidate, Decision, Topic};
 use std::collections::BTreeMap;
@@ -80,9 +80,7 @@ fn part(
     share: f64,
     ctx: &PassContext<'_>,
 ) -> std::result::Result<Part, String> {
-    let op = &f.ops[l.site.op.index()];
-    let plain =
-        matches!(&op.kind, OpKind::Linear { segments, accs: 1, expr: None } if segments.is_empty());
+    let plain = is_plain_linear(f, &f.ops[l.site.op.index()]);
     let columns = f.ty(l.site.weight_value).fixed_dims();
     let Some(columns) = columns.and_then(|d| d.last().copied()).filter(|_| plain) else {
         return Err("it is no plain linear layer".into());
@@ -142,13 +140,7 @@ impl Rule for Split {
         let values = rw.constant(kept.values);
         let mut operands = rw.operands(op);
         let x = operands[0];
-        operands[1] = rw.derived(
-            op.operands[1],
-            Transform::Without {
-                at: kept.at,
-                dtype: weight.dtype,
-            },
-        )?;
+        operands[1] = rw.derived(op.operands[1], Transform::Without { at: kept.at })?;
         let dense = rw.step(op, "dense", op.kind.clone(), &operands, ty.clone());
         let sparse = rw.step(
             op,
@@ -177,14 +169,7 @@ impl Part {
     /// # Errors
     /// When the weight cannot be read, or holds NaN or infinity.
     fn choose(&self, w: &Weight, threads: usize) -> Result<Kept> {
-        let all = read_f32(w)?;
-        if let Some(bad) = all.iter().find(|v| !v.is_finite()) {
-            let (what, value) = ("absmax", *bad);
-            return Err(format_error(
-                FormatError::Statistic { what, value },
-                &w.name,
-            ));
-        }
+        let all = read_finite(w)?;
         let rows: Vec<&[f32]> = all.chunks(self.columns).collect();
         let rows = parallel::map(&rows, threads, |row| self.of_row(row));
         let columns: Vec<i32> = rows.concat();
@@ -202,13 +187,19 @@ impl Part {
 
     /// The columns of a row's elements that matter most, increasing; the first of equal ones.
     fn of_row(&self, row: &[f32]) -> Vec<i32> {
-        let importance = |j: usize| {
-            let square = f64::from(row[j]) * f64::from(row[j]);
+        let square = |j: usize| {
             let squares = self.squares.as_ref().and_then(|s| s.get(j));
-            square * squares.copied().unwrap_or(1.0)
+            squares.copied().unwrap_or(1.0)
+        };
+        let each = row.iter().map(|w| f64::from(*w)).enumerate();
+        let importance: Vec<f64> = each.map(|(j, w)| w * w * square(j)).collect();
+        let by = |a: &usize, b: &usize| {
+            let order = importance[*b].total_cmp(&importance[*a]);
+            order.then(a.cmp(b))
         };
         let mut order: Vec<usize> = (0..row.len()).collect();
-        order.sort_by(|a, b| importance(*b).total_cmp(&importance(*a)));
+        // INVARIANT: `part` keeps at least one element and at most half of them.
+        order.select_nth_unstable_by(self.each - 1, by);
         let mut first: Vec<i32> = order[..self.each].iter().map(|j| *j as i32).collect();
         first.sort_unstable();
         first

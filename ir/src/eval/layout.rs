@@ -181,7 +181,6 @@ pub(super) fn pad(a: &Array, lo: &[u64], hi: &[u64], value: f64) -> Array {
     Array { dims, nums }
 }
 
-/// `data` indexed along `axis`; a negative index counts from the end.
 /// The position that an index names among `extent` of them; a negative one counts from the end.
 pub(super) fn position(i: i64, axis: usize, extent: usize) -> Result<usize> {
     let j = if i < 0 { i + extent as i64 } else { i };
@@ -191,6 +190,7 @@ pub(super) fn position(i: i64, axis: usize, extent: usize) -> Result<usize> {
         .ok_or_else(|| index_outside(i, axis, extent as u64))
 }
 
+/// `data` indexed along `axis`; a negative index counts from the end.
 pub(super) fn gather(data: &Array, idx: &Array, axis: usize) -> Result<Array> {
     let extent = data.dims[axis];
     let at: Vec<usize> = idx

@@ -18,9 +18,9 @@
 
 use super::coded::Coded;
 use super::scheme::QuantSpec;
-use crate::weights::{Quantizer, format_error, held, inline_ints, read_f32};
+use crate::parallel;
+use crate::weights::{Quantizer, format_error, held, inline_ints, read_finite};
 use qcc_ir::diag::Result;
-use qcc_ir::format::FormatError;
 use qcc_ir::graph::Weight;
 
 /// The least weight of an input, relative to the mean: one that is always 0 counts a little.
@@ -43,35 +43,16 @@ pub(super) fn fit(
     threads: usize,
 ) -> Result<Coded> {
     let fail = |e| format_error(e, &w.name);
-    let values = read_f32(w)?;
-    if let Some(bad) = values.iter().find(|v| !v.is_finite()) {
-        let (what, value) = ("absmax", *bad);
-        return Err(fail(FormatError::Statistic { what, value }));
-    }
+    let values = read_finite(w)?;
     let columns: u64 = w.dims.iter().skip(1).product();
     let columns = (columns as usize).max(1);
     let importance = importance(diagonal, columns);
     let size = 1usize << spec.bits;
     let stored = 1usize << spec.storage.bits();
     let rows: Vec<&[f32]> = values.chunks(columns).collect();
-    let share = rows.len().div_ceil(threads.max(1)).max(1);
-    let run = |rows: &[&[f32]]| -> Vec<Row> {
-        let each = rows.iter().map(|r| row(r, &importance, size));
-        each.collect()
-    };
-    let run = &run;
-    let parts: Vec<Vec<Row>> = std::thread::scope(|s| {
-        let workers: Vec<_> = rows
-            .chunks(share)
-            .map(|p| s.spawn(move || run(p)))
-            .collect();
-        let joined = workers.into_iter().map(|t| t.join());
-        joined
-            .map(|r| r.unwrap_or_else(|e| std::panic::resume_unwind(e)))
-            .collect()
-    });
+    let rows = parallel::map(&rows, threads, |r| row(r, &importance, size));
     let (mut tables, mut codes) = (Vec::new(), Vec::new());
-    for mut r in parts.into_iter().flatten() {
+    for mut r in rows {
         // Entries that no code names repeat the last, so that the table stays sorted.
         let last = r.table.last().copied().unwrap_or(0.0);
         r.table.resize(stored, last);

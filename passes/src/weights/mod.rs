@@ -100,6 +100,24 @@ pub(crate) fn read_f32(w: &Weight) -> Result<Vec<f32>> {
     decoded(w)
 }
 
+/// The elements of a weight as f32, none of them NaN or infinite.
+///
+/// # Errors
+/// When the weight cannot be read, or holds NaN or infinity.
+pub(crate) fn read_finite(w: &Weight) -> Result<Vec<f32>> {
+    let values = read_f32(w)?;
+    match values.iter().find(|v| !v.is_finite()) {
+        Some(bad) => {
+            let (what, value) = ("absmax", *bad);
+            Err(format_error(
+                FormatError::Statistic { what, value },
+                &w.name,
+            ))
+        }
+        None => Ok(values),
+    }
+}
+
 /// The elements of a float or integer weight.
 ///
 /// # Errors

@@ -135,12 +135,10 @@ pub(crate) enum Transform {
         /// The result's format.
         dtype: DType,
     },
-    /// The same with these elements, counted row-major, at 0; rounded to `dtype`.
+    /// The same with these elements, counted row-major, at 0.
     Without {
         /// Positions, increasing.
         at: Arc<[u64]>,
-        /// The result's format.
-        dtype: DType,
     },
     /// The vectors along `axis`, their elements in `span`, times a rotation, rounded to `dtype`.
     Rotate {
@@ -203,10 +201,10 @@ impl Transform {
                 }
                 _ => Err(()),
             },
-            Transform::Without { at, dtype } => {
+            Transform::Without { at } => {
                 let held = |n: u64| at.last().is_none_or(|last| *last < n);
                 match source.numel().is_some_and(held) {
-                    true => float(source.dtype).and(float(*dtype)).map(|()| *dtype),
+                    true => float(source.dtype).map(|()| source.dtype),
                     false => Err(()),
                 }
             }
@@ -256,10 +254,10 @@ impl Transform {
                 scale(&mut v, inner as usize, factors, *divide);
                 encode(*dtype, &v, source)
             }
-            Transform::Without { at, dtype } => {
+            Transform::Without { at } => {
                 let mut v = read_f32(source)?;
                 at.iter().for_each(|i| v[*i as usize] = 0.0);
-                encode(*dtype, &v, source)
+                encode(source.dtype, &v, source)
             }
             Transform::Rotate {
                 axis,

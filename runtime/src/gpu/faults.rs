@@ -98,7 +98,7 @@ impl Fault {
         let f = module.funcs.first();
         let op = f.and_then(|f| Some((f, f.def_op(f.find(step)?)?)));
         let known = op.and_then(|(f, op)| {
-            let data = f.ty(op.operands[0]);
+            let data = f.ty(*op.operands.first()?);
             let why = match op.kind.indexed(data.rank()) {
                 Some(axis) => {
                     let extent = s.dims(data).ok().and_then(|d| d.get(axis).copied());
