@@ -36,7 +36,10 @@ pub(crate) struct Released {
 #[derive(Debug, Default)]
 pub(crate) struct GlobalShadow {
     pub(crate) grain: u32,
-    pages: HashMap<u64, Box<[GlobalCell]>>,
+    pages: Vec<Box<[GlobalCell]>>,
+    places: HashMap<u64, usize>,
+    /// The page of the last access and its place: the next is mostly on the same.
+    last: Option<(u64, usize)>,
     pub(crate) sync: HashMap<u64, Vec<Released>>,
 }
 
@@ -49,10 +52,21 @@ impl GlobalShadow {
     }
 
     pub(crate) fn cell(&mut self, grain: u64) -> &mut GlobalCell {
-        let page = self
-            .pages
-            .entry(grain / PAGE)
-            .or_insert_with(|| vec![GlobalCell::default(); PAGE as usize].into_boxed_slice());
-        &mut page[(grain % PAGE) as usize]
+        let id = grain / PAGE;
+        let place = match self.last {
+            Some((last, place)) if last == id => place,
+            _ => self.turn_to(id),
+        };
+        &mut self.pages[place][(grain % PAGE) as usize]
+    }
+
+    fn turn_to(&mut self, id: u64) -> usize {
+        let place = *self.places.entry(id).or_insert_with(|| {
+            let page = vec![GlobalCell::default(); PAGE as usize];
+            self.pages.push(page.into_boxed_slice());
+            self.pages.len() - 1
+        });
+        self.last = Some((id, place));
+        place
     }
 }

@@ -75,7 +75,7 @@ impl SharedShadow {
             .chain(list.iter().copied())
     }
 
-    /// Adds a read; earlier ones that `ordered` accepts are forgotten.
+    /// Adds a read; earlier ones that `ordered` accepts may be forgotten.
     pub(crate) fn add_read(&mut self, i: usize, stamp: Stamp, ordered: impl Fn(Stamp) -> bool) {
         let Some(cell) = self.cells.get_mut(i) else {
             return;
@@ -91,7 +91,18 @@ impl SharedShadow {
             cell.more = self.lists.len() as u32;
         }
         let list = &mut self.lists[cell.more as usize - 1];
-        list.retain(|r| !same(r) && !ordered(*r));
+        if let Some(r) = list.iter_mut().find(|r| same(r)) {
+            *r = stamp;
+            return;
+        }
+        // Judging all for each new one would be quadratic: only when they fill their memory, of
+        // which half is free after.
+        if list.len() == list.capacity() {
+            list.retain(|r| !ordered(*r));
+            if list.len() >= list.capacity() / 2 {
+                list.reserve(list.capacity().max(8));
+            }
+        }
         list.push(stamp);
     }
 
