@@ -12,7 +12,7 @@ use qcc_ir::format::{
     Block, BlockShape, QuantFormat, QuantParams, Range, absmax_nd, decode_slice, dequantize_nd,
     dequantize_table_nd, encode_slice, minmax_nd, quantize_nd, scale_asymmetric,
 };
-use qcc_ir::graph::{QuantType, ScaleType};
+use qcc_ir::graph::QuantType;
 use qcc_ir::{Bundle, Tensor};
 use std::ops::Range as Span;
 
@@ -126,7 +126,7 @@ fn pieces(dims: &[usize], block: &BlockShape) -> Result<Vec<Piece>> {
 pub(crate) fn dequantize(q: &QuantType, v: &View<'_>, threads: &Threads) -> Result<Vec<f32>> {
     let params = Params::read(q, v.params())?;
     let dims = v.dims();
-    if let ScaleType::Table(_) = q.scale {
+    if q.scale.is_table() {
         let (codes, tables) = (v.codes.bytes(), &params.scales);
         return dequantize_table_nd(codes, &dims, &q.block, q.storage, tables)
             .map_err(crate::format_error);

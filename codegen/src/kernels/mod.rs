@@ -17,11 +17,11 @@ pub mod window;
 
 use crate::lower::frame::{Launched, internal};
 use crate::target::Target;
+use qcc_ir::DimExpr;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::expr::{Expr, Node};
 use qcc_ir::graph::{Func, Module, Op, OpKind, QuantType, ScaleType, TensorType};
 use qcc_ir::plan::{Guard, VendorGemm};
-use qcc_ir::{DType, DimExpr};
 
 /// What serves an op at run time.
 #[derive(Debug)]
@@ -63,9 +63,6 @@ pub fn supports(
     target: &Target,
 ) -> Result<()> {
     let all = |check: fn(&TensorType) -> Result<()>| results.iter().try_for_each(|t| check(t));
-    for t in operands.iter().chain(results) {
-        tables(t)?;
-    }
     match kind {
         OpKind::Quantize | OpKind::LayerNorm { .. } | OpKind::RmsNorm { .. } => {
             all(rows::row_scheme)
@@ -165,16 +162,6 @@ fn static_quantize(op: &Op) -> Expr {
         zero: (op.operands.len() > 2).then_some(2),
     });
     e
-}
-
-/// Refuses codes that index tables.
-fn tables(t: &TensorType) -> Result<()> {
-    match t.elem.quant() {
-        Some(q) if matches!(q.scale, ScaleType::Table(_)) || q.storage == DType::NF4 => {
-            Err(unsupported(format!("no kernel looks up the table of {t}")))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Whether the scales of a quantized result are plain floats.

@@ -16,7 +16,6 @@ use crate::lower::index::{
 use crate::lower::store::store_result;
 use qcc_ir::diag::Result;
 use qcc_ir::expr::{BinaryFn, Expr, Node};
-use qcc_ir::format::Block;
 use qcc_ir::graph::{Func, Module, Op, OpKind, PoolFn, TensorType, Window};
 use qcc_ir::kernel::{KernelBuilder, Launch, Value};
 use qcc_ir::{DType, DimExpr};
@@ -77,11 +76,8 @@ fn exact(x: &TensorType, w: &TensorType) -> bool {
     let (Some(x), Some(w)) = (x.elem.quant(), w.elem.quant()) else {
         return false;
     };
-    let (row, rest) = w.block.0.split_at(1);
-    let per_channel =
-        w.block.is_tensor() || (row[0] == Block::Fixed(1) && rest.iter().all(|b| *b == Block::All));
     let ints = x.storage.is_int() && w.storage.is_int();
-    ints && x.block.is_tensor() && per_channel
+    ints && x.one_scale_per_row(0) && w.one_scale_per_row(1)
 }
 
 /// Builds the kernel of a convolution.

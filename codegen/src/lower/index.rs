@@ -9,8 +9,8 @@
 //! ```
 
 use super::frame::{Frame, Source, Tensor, memory_type};
-use qcc_ir::format::Kind;
-use qcc_ir::kernel::{KernelBuilder, Ty, Value, to_compute};
+use qcc_ir::format::{Kind, NF4_VALUES};
+use qcc_ir::kernel::{Cmp, KernelBuilder, Ty, Value, to_compute};
 use qcc_ir::{DType, DimExpr};
 
 /// A position in the output: its coordinates along the output's dimensions, u32 each.
@@ -82,7 +82,7 @@ pub fn load_plain(k: &mut KernelBuilder, src: Source, d: DType, at: Value) -> Va
             let v = k.load(p);
             if d == DType::Bool {
                 let zero = k.int_like(v, 0);
-                return k.cmp(qcc_ir::kernel::Cmp::Ne, v, zero);
+                return k.cmp(Cmp::Ne, v, zero);
             }
             to_compute(k, d, v)
         }
@@ -104,7 +104,7 @@ pub fn load_plain_if(
     let none = k.const_bits(Ty::scalar(memory_type(d)), 0);
     let v = k.load_if(p, inside, none);
     if d == DType::Bool {
-        return k.cmp(qcc_ir::kernel::Cmp::Ne, v, none);
+        return k.cmp(Cmp::Ne, v, none);
     }
     to_compute(k, d, v)
 }
@@ -172,7 +172,7 @@ pub fn take_code(k: &mut KernelBuilder, byte: Value, d: DType, at: Value) -> Val
     number_of(k, code, d)
 }
 
-/// The number of a packed code that stands alone in an i32: i32, or f32 for e2m1.
+/// The number of a packed code that stands alone in an i32: i32, or f32 for e2m1 and nf4.
 ///
 /// The bits of e2m1 are the upper ones of an f32 whose exponent counts from another bias, so that
 /// number times `2^(127 − 1)` is the value, also of the subnormal code.
@@ -184,6 +184,7 @@ pub fn number_of(k: &mut KernelBuilder, code: Value, d: DType) -> Value {
             let flipped = k.xor(code, high);
             k.add_imm(flipped, -half)
         }
+        _ if d == DType::NF4 => choose_value(k, code, &NF4_VALUES),
         Kind::Float => {
             let sign = k.shr_imm(code, 3);
             let sign = k.shl_imm(sign, 31);
@@ -196,6 +197,38 @@ pub fn number_of(k: &mut KernelBuilder, code: Value, d: DType) -> Value {
         }
         _ => code,
     }
+}
+
+/// The value at place `code` of a table that the kernel holds: of each pair of neighbours the one
+/// that the lowest bit names, and so on, upwards.
+fn choose_value(k: &mut KernelBuilder, code: Value, values: &[f32]) -> Value {
+    let mut left: Vec<Value> = values.iter().map(|v| k.f32(*v)).collect();
+    let zero = k.int_like(code, 0);
+    let mut bit = 1;
+    while left.len() > 1 {
+        let set = k.and_imm(code, bit);
+        let set = k.cmp(Cmp::Ne, set, zero);
+        left = left
+            .chunks(2)
+            .map(|pair| k.select(set, pair[pair.len() - 1], pair[0]))
+            .collect();
+        bit <<= 1;
+    }
+    left[0]
+}
+
+/// Loads the value of a code of `t`, whose tables are at `tables`, from the one at place `block`.
+pub fn look_up(
+    k: &mut KernelBuilder,
+    t: &Tensor,
+    tables: Source,
+    block: Value,
+    code: Value,
+) -> Value {
+    let first = k.shl_imm(block, t.ty.elem.storage().bits());
+    let code = k.cvt(code, DType::I64);
+    let at = k.add(first, code);
+    load_plain(k, tables, scale_format(t), at)
 }
 
 /// Loads the factor of a block of `t`: its stored scale, multiplied by the global one if there
@@ -232,14 +265,18 @@ fn power_of_two(k: &mut KernelBuilder, code: Value) -> Value {
     k.bitcast(bits, DType::F32)
 }
 
-/// Loads an operand's real value at a position: plain, or `(code − zero)·scale`.
+/// Loads an operand's real value at a position: plain, `(code − zero)·scale`, or from a table.
 pub fn load_operand(fr: &mut Frame, t: &Tensor, p: &Position) -> Value {
     let at = offset(fr, &t.ty.shape, p);
     let Some(q) = t.ty.elem.quant().cloned() else {
         return load_plain(&mut fr.k, t.codes, t.ty.elem.storage(), at);
     };
-    let code = load_code(&mut fr.k, t.codes, q.storage, at);
     let block_at = block_offset(fr, t, p);
+    if let (true, Some(tables)) = (q.scale.is_table(), t.scale) {
+        let code = load_int_code(&mut fr.k, t.codes, q.storage, at);
+        return look_up(&mut fr.k, t, tables, block_at, code);
+    }
+    let code = load_code(&mut fr.k, t.codes, q.storage, at);
     let code = match t.zero {
         None => code,
         Some(z) => {

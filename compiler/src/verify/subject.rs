@@ -9,7 +9,7 @@ use qcc_ir::bind::Sizes;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::eval::eval_op;
 use qcc_ir::expr::{BinaryFn, Node, UnaryFn};
-use qcc_ir::format::{Block, decode_slice_i64};
+use qcc_ir::format::decode_slice_i64;
 use qcc_ir::graph::{Func, Module, OpKind, QuantType, TensorType, ValueId};
 use qcc_ir::{Bundle, DType, Tensor};
 use std::collections::BTreeMap;
@@ -266,12 +266,8 @@ fn exact_sums(kind: &OpKind, operands: &[&TensorType]) -> bool {
         _ => return false,
     };
     let codes = |t: &TensorType, rows: usize| {
-        t.elem.quant().is_some_and(|q| {
-            let (outer, inner) = q.block.0.split_at(rows.min(q.block.0.len()));
-            let by_row = inner.iter().all(|b| *b == Block::All)
-                && outer.iter().all(|b| *b == Block::Fixed(1));
-            q.storage.is_int() && (q.block.is_tensor() || by_row)
-        })
+        let q = t.elem.quant();
+        q.is_some_and(|q| q.storage.is_int() && q.one_scale_per_row(rows))
     };
     let arithmetic = |n: &Node| match n {
         Node::Unary(f, _) => {

@@ -35,7 +35,8 @@ fn schemes_fall_back_where_a_gpu_has_no_kernel() {
             "int8-block128-weights",
         ),
         ("nvfp4", "nvfp4", "nvfp4"),
-        ("nf4", "nf4", "float"),
+        ("nf4", "nf4", "nf4"),
+        ("lut4", "lut4", "lut4"),
     ] {
         for (target, chosen) in [("cpu", on_cpu), ("sm_90", on_gpu)] {
             let flags = ["--target", target, "--scheme", scheme];

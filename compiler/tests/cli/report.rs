@@ -1,6 +1,6 @@
 //! What `compile` reports: figures of layers and outputs, culprits, and the page.
 
-use crate::support::{compile, compile_small, data, fails, json, qcc, small, text};
+use crate::support::{compile, compile_small, fails, json, qcc, small, text, windows};
 use ::qcc::data::write_npy;
 use qcc_ir::Tensor;
 use serde_json::Value;
@@ -70,7 +70,7 @@ fn layers_and_outputs_have_figures() {
 #[test]
 fn a_layer_computes_no_other_layer() {
     let dir = tempfile::tempdir().unwrap();
-    let calib = data("calib_tokens.npy");
+    let calib = windows(dir.path(), "calib_tokens.npy", 4);
     let flags = [
         "--target", "sm_90", "--int8", "--act", "static", "--calib", &calib,
     ];
@@ -115,7 +115,7 @@ fn errors_do_not_depend_on_threads() {
 #[test]
 fn the_culprits_kept_float_are_the_loss() {
     let dir = tempfile::tempdir().unwrap();
-    let calib = data("calib_tokens.npy");
+    let calib = windows(dir.path(), "calib_tokens.npy", 4);
     let flags = [
         "--target", "cpu", "--int8", "--act", "static", "--calib", &calib,
     ];

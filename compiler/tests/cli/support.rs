@@ -1,5 +1,7 @@
 //! Starting the command and reading what it says.
 
+use ::qcc::data::{read_npy, write_npy};
+use qcc_ir::Tensor;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -14,6 +16,18 @@ pub(crate) fn model() -> String {
 
 pub(crate) fn data(name: &str) -> String {
     models().join(name).display().to_string()
+}
+
+/// The first windows of a file of tokens, in a file of their own: what needs no more of them is
+/// done sooner.
+pub(crate) fn windows(dir: &Path, name: &str, count: u64) -> String {
+    let all = read_npy(&models().join(name)).unwrap();
+    let length = all.dims()[1];
+    let ids = &all.as_slice::<i64>().unwrap()[..(count * length) as usize];
+    let few = Tensor::i64(&[count, length], ids).unwrap();
+    let path = dir.join(name);
+    write_npy(&path, &few).unwrap();
+    path.display().to_string()
 }
 
 pub(crate) fn qcc(dir: &Path, args: &[&str]) -> Output {

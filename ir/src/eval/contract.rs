@@ -10,7 +10,6 @@ use super::quant;
 use super::reduce::softmax_row;
 use super::value::{Array, Nums, internal, load, load_tensor};
 use crate::diag::Result;
-use crate::format::Block;
 use crate::graph::{AttentionAttrs, PoolFn, TensorType, Window};
 use crate::tensor::Bundle;
 
@@ -92,14 +91,9 @@ fn side(b: &Bundle, t: &TensorType, rows: usize, exact: bool) -> Result<Side> {
     })
 }
 
-/// Whether scales do not vary along what is contracted: all dimensions after the first `rows`.
+/// Whether the codes of an operand are summed, with its scales multiplied in afterwards.
 fn one_scale_per_row(t: &TensorType, rows: usize) -> bool {
-    t.elem.quant().is_some_and(|q| {
-        let (outer, inner) = q.block.0.split_at(rows);
-        q.block.is_tensor()
-            || (inner.iter().all(|b| *b == Block::All)
-                && outer.iter().all(|b| *b == Block::Fixed(1)))
-    })
+    t.elem.quant().is_some_and(|q| q.one_scale_per_row(rows))
 }
 
 fn combine(sum: f64, x: &Side, i: usize, w: &Side, j: usize) -> f64 {

@@ -6,7 +6,7 @@ use crate::format::{
     QuantFormat, QuantParams, Range, absmax_nd, decode_slice, dequantize_nd, dequantize_table_nd,
     encode_slice, minmax_nd, quantize_nd, scale_asymmetric,
 };
-use crate::graph::{QuantType, ScaleType};
+use crate::graph::QuantType;
 use crate::tensor::{Bundle, Tensor};
 
 pub(super) fn format_of(q: &QuantType) -> Result<QuantFormat> {
@@ -69,7 +69,7 @@ pub(super) fn dequantize(q: &QuantType, b: &Bundle) -> Result<Vec<f32>> {
     }
     let scales = real_scales(q, scale, b.global.as_ref())?;
     let (codes, dims) = (b.codes.bytes(), usizes(&b.codes));
-    if let ScaleType::Table(_) = q.scale {
+    if q.scale.is_table() {
         return dequantize_table_nd(codes, &dims, &q.block, q.storage, &scales)
             .map_err(format_error);
     }

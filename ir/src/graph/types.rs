@@ -14,7 +14,7 @@
 //! q<u4, [1, *], table=f32>[128, 784]                    each row has a table of 16 values
 //! ```
 
-use crate::format::{BlockShape, DType, FormatError, PowerRound, QuantFormat};
+use crate::format::{Block, BlockShape, DType, FormatError, PowerRound, QuantFormat};
 use crate::format::{scale_power, scale_symmetric, scale_two_level};
 use crate::{DimExpr, diag};
 use std::fmt;
@@ -40,6 +40,11 @@ impl ScaleType {
             ScaleType::Plain(d) | ScaleType::TwoLevel(d, _) | ScaleType::Table(d) => *d,
             ScaleType::Power(_) => DType::E8M0,
         }
+    }
+
+    /// Whether there are values for the codes instead of a factor.
+    pub fn is_table(&self) -> bool {
+        matches!(self, ScaleType::Table(_))
     }
 
     /// The format of the one scale above those of the blocks.
@@ -95,6 +100,15 @@ impl QuantType {
             (true, false) => [Some(1), None, Some(2)],
             (true, true) => [None, None, Some(1)],
         }
+    }
+
+    /// Whether sums over the dimensions after the first `rows` can be sums of codes, with the scale
+    /// multiplied in afterwards: there is one for all or one for each row, and no table instead.
+    pub fn one_scale_per_row(&self, rows: usize) -> bool {
+        let (outer, inner) = self.block.0.split_at(rows.min(self.block.0.len()));
+        let by_row =
+            inner.iter().all(|b| *b == Block::All) && outer.iter().all(|b| *b == Block::Fixed(1));
+        !self.scale.is_table() && (self.block.is_tensor() || by_row)
     }
 
     /// A symmetric static scheme with f32 scales and the full range.
@@ -229,14 +243,13 @@ impl TensorType {
     pub fn scale_shape(&self) -> Option<Vec<DimExpr>> {
         let q = self.elem.quant()?;
         let mut shape = self.block_counts(q);
-        if let ScaleType::Table(_) = q.scale {
+        if q.scale.is_table() {
             shape.push(DimExpr::extent(1 << q.storage.bits().min(16)));
         }
         Some(shape)
     }
 
     fn block_counts(&self, q: &QuantType) -> Vec<DimExpr> {
-        use crate::format::Block;
         if q.block.is_tensor() {
             return Vec::new();
         }

@@ -20,7 +20,7 @@ mod scheme;
 use super::infer::{broadcast, infer_shapes, show};
 use super::module::{Def, Func, Module, Op, ValueId, WeightData, WeightId};
 use super::op::OpKind;
-use super::types::{Elem, ScaleType, TensorType};
+use super::types::{Elem, TensorType};
 use crate::DimExpr;
 use crate::diag::{Class, Diagnostic};
 use crate::expr::{Compute, Expr, Node};
@@ -437,12 +437,7 @@ fn formats(kind: &OpKind, o: &[&TensorType], r: &[&TensorType]) -> Result<(), St
         OpKind::Quantize if !float(o[0]) || r[0].elem.quant().is_none() => {
             mismatch("quantize needs a float and gives a quantized value")
         }
-        OpKind::Quantize
-            if r[0]
-                .elem
-                .quant()
-                .is_some_and(|q| matches!(q.scale, ScaleType::Table(_))) =>
-        {
+        OpKind::Quantize if r[0].elem.quant().is_some_and(|q| q.scale.is_table()) => {
             mismatch("codes of a table are found ahead of time")
         }
         OpKind::Dequantize if o[0].elem.quant().is_none() || !float(r[0]) => {

@@ -365,7 +365,7 @@ impl Weights {
 
     /// Whether codes are numbers, to be multiplied by a scale.
     pub(super) fn are_integers(&self) -> bool {
-        self.storage.is_int() && !matches!(self.scale, ScaleType::Table(_))
+        self.storage.is_int() && !self.scale.is_table()
     }
 
     /// The composed name of a scheme with these integer weights.
@@ -444,7 +444,7 @@ impl QuantSpec {
 
     /// Whether codes index tables.
     pub(crate) fn is_table(&self) -> bool {
-        matches!(self.scale, ScaleType::Table(_))
+        self.scale.is_table()
     }
 
     /// Whether a signed integer avoids its lowest code.

@@ -70,7 +70,7 @@ impl Quantizer {
     ) -> std::result::Result<Vec<f32>, FormatError> {
         let factors = self.factors();
         let dims: Vec<usize> = dims.iter().map(|d| *d as usize).collect();
-        if let ScaleType::Table(_) = self.scale {
+        if self.scale.is_table() {
             return dequantize_table_nd(codes, &dims, &self.block, self.format.dtype(), &factors);
         }
         let params = QuantParams {
@@ -85,7 +85,7 @@ impl Quantizer {
     /// # Errors
     /// When scales or zero points do not fit it.
     pub(crate) fn clipped(&self, v: &[f32], dims: &[u64]) -> std::result::Result<u64, FormatError> {
-        if let ScaleType::Table(_) = self.scale {
+        if self.scale.is_table() {
             return Ok(0);
         }
         let factors = self.factors();

@@ -5,13 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use qcc::data::Dataset;
-use qcc::onnx::Model;
-use qcc::{Compiler, Options, Scheme, interface};
 use qcc_codegen::kernels::hard::fp8_gemm::Fp8Gemm;
 use qcc_codegen::kernels::hard::w4a16::W4A16;
 use qcc_codegen::ptx::emit;
 use qcc_ir::DType;
+use qcc_tests::example::compile;
 
 fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
@@ -88,22 +86,14 @@ fn emitted() -> BTreeMap<String, String> {
             out.entry(f).or_insert_with(|| who.to_string());
         }
     };
-    let models = root("examples/models");
-    let model = Model::open(&models.join("docs-gpt-outlier.onnx")).expect("a model");
-    for scheme in ["float", "int8", "fp8", "w4a16", "w4a8"] {
-        let mut options = Options {
-            targets: vec!["sm_80".into(), "sm_90".into()],
-            ..Options::default()
-        };
-        options.passes.scheme = Scheme::named(scheme).expect("a scheme");
-        let prepared = Compiler::new(options.clone())
-            .prepare(&model)
-            .expect("prepares");
-        let ports = interface(&prepared).expect("inputs").inputs;
-        let data = Dataset::open(&models.join("calib_tokens.npy"), &ports).expect("data");
-        let compiled = Compiler::new(options)
-            .compile(&model, Some(&data))
-            .expect("compiles");
+    for (scheme, calibrated) in [
+        ("float", false),
+        ("int8", false),
+        ("fp8", true),
+        ("w4a16", false),
+        ("w4a8", false),
+    ] {
+        let compiled = compile(scheme, &["sm_80", "sm_90"], calibrated);
         compiled.texts().values().for_each(|t| add(scheme, t));
     }
     let gemm = Fp8Gemm {

@@ -14,19 +14,16 @@ use crate::value::{View, decode, rows_cols, span};
 use qcc_ir::DType;
 use qcc_ir::diag::Result;
 use qcc_ir::format::{Block, BlockShape, QuantFormat, QuantParams, dequantize_nd};
-use qcc_ir::graph::{Elem, QuantType, ScaleType, TensorType};
+use qcc_ir::graph::{Elem, QuantType, TensorType};
 use std::borrow::Cow;
 use std::ops::Range;
 
 /// Whether a product of operands of these types is one of codes, with the scales outside: both
-/// are quantized and no scale changes along the summed dimensions (all but the first `lead`).
+/// are quantized and have one scale for each row of their first `lead` dimensions.
 pub(super) fn codes_multiply(x: (&TensorType, usize), w: (&TensorType, usize)) -> bool {
     let whole = |(t, lead): (&TensorType, usize)| {
         let q = t.elem.quant();
-        q.is_some_and(|q| {
-            let factors = !matches!(q.scale, ScaleType::Table(_));
-            factors && q.block.0.iter().skip(lead).all(|b| *b == Block::All)
-        })
+        q.is_some_and(|q| q.one_scale_per_row(lead))
     };
     whole(x) && whole(w)
 }
@@ -93,7 +90,7 @@ impl<'a> Matrix<'a> {
         apart: bool,
     ) -> Result<()> {
         let format = format_of(q)?;
-        let table = matches!(q.scale, ScaleType::Table(_));
+        let table = q.scale.is_table();
         if table || (lead + 1 != dims.len() && !apart) {
             // Tables, or scales that change within a row of several dimensions: decode it whole.
             let real = crate::quant::dequantize(q, &v, &crate::Threads::single())?;

@@ -2,7 +2,8 @@
 
 use crate::lower::frame::{Frame, Source, Tensor};
 use crate::lower::index::{
-    Position, block_offset, coordinates, load_code, load_plain, load_scale, number_of, take_code,
+    Position, block_offset, coordinates, load_code, load_plain, load_scale, look_up, number_of,
+    take_code,
 };
 use qcc_ir::format::Block;
 use qcc_ir::kernel::{KernelBuilder, Round, Sat, Ty, Value};
@@ -274,6 +275,13 @@ impl Feed {
             at: place,
         };
         let at = block_offset(fr, &self.t, &p);
+        if q.scale.is_table() {
+            let table = self.t.scale.map(|s| (s, at));
+            return Params {
+                table,
+                ..Params::default()
+            };
+        }
         let zero = self
             .t
             .zero
@@ -282,11 +290,15 @@ impl Feed {
             (Kind::Real, Some(s)) => Some(load_scale(&mut fr.k, &self.t, s, at)),
             _ => None,
         };
-        Params { scale, zero }
+        Params {
+            scale,
+            zero,
+            table: None,
+        }
     }
 
     /// An element as the fragment's format. Elements that do not exist become 0, which matters
-    /// where a zero point would be subtracted from them.
+    /// where their code, 0, is another number.
     fn convert(
         &self,
         fr: &mut Frame,
@@ -300,12 +312,15 @@ impl Feed {
         if k.ty(code) == Ty::scalar(self.to) && p.zero.is_none() && p.scale.is_none() {
             return code;
         }
-        let mut v = code;
-        if k.ty(v) != Ty::F32 {
-            v = k.cvt(v, DType::F32);
-        }
+        let mut v = match p.table {
+            Some((tables, at)) => look_up(k, &self.t, tables, at, code),
+            None if k.ty(code) != Ty::F32 => k.cvt(code, DType::F32),
+            None => code,
+        };
         if let Some(z) = p.zero {
             v = k.sub(v, z);
+        }
+        if p.zero.is_some() || p.table.is_some() || self.t.ty.elem.storage() == DType::NF4 {
             let none = k.f32(0.0);
             v = k.select(exists.unwrap_or(inside), v, none);
         }
@@ -320,11 +335,13 @@ impl Feed {
     }
 }
 
-/// Scale and zero point of an element, where they are applied on the way.
+/// What makes a number of an element's code, where that is done on the way.
 #[derive(Clone, Copy, Default)]
 struct Params {
     scale: Option<Value>,
     zero: Option<Value>,
+    /// Where the tables are, and which is the element's.
+    table: Option<(Source, Value)>,
 }
 
 /// Lanes of a chunk as one value of 16 bytes.

@@ -15,7 +15,7 @@
 //! | other mixtures | | both as f16 |
 //!
 //! Scales that do not vary along K are multiplied in the epilogue, `f32(acc)·sx·sw`; others at
-//! the conversion. Sums of 8-bit floats need no promotion in between: as f16 products they are
+//! the conversion, which also looks the codes of tables up. Sums of 8-bit floats need no promotion in between: as f16 products they are
 //! accumulated in full f32. With two accumulators the tile's weight rows come half from each half
 //! of the weight. M, N and K may have any size: what lies outside is zero and not stored.
 //! Operands begin at multiples of 16 bytes, as the arena and plan files place them.
@@ -35,7 +35,6 @@ use crate::lower::frame::Frame;
 use crate::target::{GEMM_TILES, GemmTile, Target};
 use feed::{Feed, Kind};
 use qcc_ir::diag::Result;
-use qcc_ir::format::Block;
 use qcc_ir::graph::{Elem, Func, Module, Op, OpKind, TensorType};
 use qcc_ir::kernel::MmaShape;
 use qcc_ir::plan::Guard;
@@ -71,16 +70,11 @@ impl Meeting {
     }
 }
 
-/// Whether the scales of a quantized operand do not vary along its last dimension, with one for
-/// each row or one for all.
+/// Whether the scales of a quantized operand can be multiplied into sums of its codes.
 fn per_row(t: &TensorType) -> bool {
-    t.elem.quant().is_some_and(|q| {
-        let last = q.block.0.split_last();
-        q.block.is_tensor()
-            || last.is_some_and(|(k, rows)| {
-                *k == Block::All && rows.iter().all(|b| *b == Block::Fixed(1))
-            })
-    })
+    t.elem
+        .quant()
+        .is_some_and(|q| q.one_scale_per_row(t.rank().saturating_sub(1)))
 }
 
 /// Whether tensor cores can multiply operands of these types, and how.

@@ -26,9 +26,7 @@ pub(super) fn quant_type(q: &QuantType, rank: usize) -> Result<(), String> {
     if !exists {
         return Err(format!("scale={} is not one that exists", q.scale));
     }
-    if matches!(q.scale, ScaleType::Table(_))
-        && (q.dynamic || q.narrow || !matches!(q.storage, U2 | U4 | U8))
-    {
+    if q.scale.is_table() && (q.dynamic || q.narrow || !matches!(q.storage, U2 | U4 | U8)) {
         return Err("a table is static and has unsigned codes".into());
     }
     if q.zero.is_some() && !plain {
