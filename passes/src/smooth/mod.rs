@@ -22,6 +22,7 @@
 //! alone, nothing is smoothed; norms whose gains make outliers are then named ([`outliers`]).
 
 mod fake;
+mod held_out;
 mod outliers;
 mod search;
 mod spot;
@@ -108,13 +109,22 @@ fn choices(
     if let Mode::Alpha(a) = mode {
         return Ok(spots.iter().map(|_| Choice::given(Some(a))).collect());
     }
-    let bench = Bench {
-        module: m,
-        statistics,
-        layers,
-        spots,
+    let of = |statistics, spots, ctx: &mut PassContext<'_>| {
+        let bench = Bench {
+            module: m,
+            statistics,
+            layers,
+            spots,
+        };
+        bench.search(ctx)
     };
-    bench.search(ctx)
+    match held_out::statistics(m, ctx, layers, statistics)? {
+        Some(rest) => {
+            let spots = self::spots(m, ctx, layers, &rest, mode)?;
+            of(&rest, &spots, ctx)
+        }
+        None => of(statistics, spots, ctx),
+    }
 }
 
 /// What can be smoothed; what cannot goes to the ledger. A given strength is for norms only.

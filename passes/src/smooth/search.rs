@@ -14,14 +14,18 @@
 //! Groups are measured alone. Whether their choices add up is measured on the whole model, every
 //! layer quantized: against 0.5 for every norm, and against *off*. So the search never does worse
 //! than those two on the samples that it sees.
+//!
+//! Those samples are few. Static ranges that were taken from them too would hold every one of their
+//! outliers, and the search would take strengths that leave no room for those of other data. So it
+//! works with ranges of the samples that it does not see ([`held_out`](super::held_out)).
 
 use super::fake::Fake;
+use super::held_out::Few;
 use super::smoothed;
 use super::spot::{Choice, Spot, name};
 use crate::pass::PassContext;
 use crate::quantize::{
-    Assigned, Samples, Stream, Target, Trial, block_outputs, first_least, quantized, source,
-    spread, squared_error,
+    Assigned, Stream, Target, Trial, block_outputs, first_least, quantized, source, squared_error,
 };
 use crate::statistics::Statistics;
 use qcc_ir::Tensor;
@@ -37,8 +41,6 @@ const USUAL: f32 = 0.5;
 const WORTH: f64 = 0.9;
 /// Steps between no and full strength.
 const STEPS: usize = 20;
-/// Samples of each batch that a search runs on.
-const SAMPLES: u64 = 2;
 
 /// What a search works with.
 pub(super) struct Bench<'a> {
@@ -64,7 +66,7 @@ impl Bench<'_> {
         if self.spots.is_empty() {
             return Ok(Vec::new());
         }
-        let few = Few(samples, spread(samples.batches()));
+        let few = Few::new(samples);
         let mut stream = Stream::new(self.module, executor, &few, ctx.spilling)?;
         let mut found = Vec::with_capacity(self.spots.len());
         for spot in self.spots {
@@ -166,28 +168,4 @@ fn variant(
     let moved = |l: &Assigned| l.within(m, &smooth, Some(&updated));
     let layers: Vec<Assigned> = layers.iter().map(moved).collect::<Result<_>>()?;
     quantized(&smooth, &layers)
-}
-
-/// The first samples of a few batches.
-struct Few<'a>(&'a dyn Samples, Vec<usize>);
-
-impl Samples for Few<'_> {
-    fn batches(&self) -> usize {
-        self.1.len()
-    }
-
-    fn batch(&self, index: usize) -> Result<Vec<Tensor>> {
-        let all = self.0.batch(self.1[index])?;
-        all.iter().map(first_samples).collect()
-    }
-}
-
-/// The first samples of a batch's tensor; its first axis counts samples.
-fn first_samples(t: &Tensor) -> Result<Tensor> {
-    let Some((all, rest)) = t.dims().split_first().filter(|(n, _)| **n > SAMPLES) else {
-        return Ok(t.clone());
-    };
-    let dims = [&[SAMPLES], rest].concat();
-    let each = t.bytes().len() as u64 / all;
-    Tensor::from_bytes(t.dtype(), &dims, &t.bytes()[..(each * SAMPLES) as usize])
 }
