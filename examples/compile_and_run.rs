@@ -16,8 +16,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut options = Options::default();
     options.passes.scheme = Scheme::named("int8")?;
     let prepared = Compiler::new(options.clone()).prepare(&model)?;
-    let ports = interface(&prepared)?.inputs;
-    let calibration = Dataset::open(&folder.join("calib_tokens.npy"), &ports)?;
+    let io = interface(&prepared)?;
+    let calibration = Dataset::open(&folder.join("calib_tokens.npy"), &io)?;
     let compiled = Compiler::new(options).compile(&model, Some(&calibration))?;
 
     let plan = PlanFile::from_bytes(compiled.to_bytes()?, Verify::Full)?;

@@ -18,7 +18,7 @@ use qcc_passes::{HessianProbe, Point, Statistics, calibration_points};
 /// use qcc::{Calibrator, Compiler, Options, data::Dataset, onnx::Model};
 /// let model = Model::open("model.onnx".as_ref())?;
 /// let prepared = Compiler::new(Options::default()).prepare(&model)?;
-/// let data = Dataset::open("calib.npy".as_ref(), &qcc::interface(&prepared)?.inputs)?;
+/// let data = Dataset::open("calib.npy".as_ref(), &qcc::interface(&prepared)?)?;
 /// let mut calibrator = Calibrator::new(&prepared);
 /// calibrator.feed(&data, 4, &mut |_, _| Ok(()))?;
 /// calibrator.finish().write("model.stats".as_ref())?;
@@ -126,8 +126,8 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/conformance/models");
         let model = Model::open(&folder.join("llama.onnx")).unwrap();
         let prepared = Compiler::new(Options::default()).prepare(&model).unwrap();
-        let ports = crate::interface(&prepared).unwrap().inputs;
-        let data = Dataset::open(&folder.join("llama.npz"), &ports).unwrap();
+        let io = crate::interface(&prepared).unwrap();
+        let data = Dataset::open(&folder.join("llama.npz"), &io).unwrap();
         (prepared, data)
     }
 

@@ -81,8 +81,8 @@ impl Subject<'_> {
         data: &Dataset,
         step: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<(OutputReport, Vec<Option<f64>>)> {
-        let samples = SAMPLES.min(data.len());
-        let inputs = data.batch(0, samples)?;
+        let (first, samples) = data.batches_of(SAMPLES, SAMPLES).next().unwrap_or((0, 0));
+        let inputs = data.batch(first, samples)?;
         let (alone, rest) = self.chosen();
         let runs = alone.len() + usize::from(!rest.is_empty()) + 2;
         step(0, runs)?;
@@ -285,8 +285,8 @@ mod tests {
         let ctx = PassContext::new(&options);
         let executor = CpuExecutor::new(CpuOptions::new(Threads::new(1).unwrap()));
         let x = Tensor::f32(&[2, 4], &[1.0, -0.3, 0.5, 0.7, 0.2, 0.9, -1.1, 0.4]).unwrap();
-        let ports = Interface::of(module).unwrap().inputs;
-        let data = Dataset::new(vec![("x0".into(), x)], &ports).unwrap();
+        let io = Interface::of(module).unwrap();
+        let data = Dataset::new(vec![("x0".into(), x)], &io).unwrap();
         let batch = data.batch(0, 2).unwrap();
         let layers = layer_facts(module, &ctx, &executor, &[batch]).unwrap();
         let subject = Subject {

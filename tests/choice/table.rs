@@ -76,8 +76,8 @@ impl Subject {
         };
         let mut compiler = Compiler::new(options);
         let prepared = compiler.prepare(&Model::open(&file(format!("{name}.onnx")))?)?;
-        let ports = interface(&prepared)?.inputs;
-        let data = Dataset::open(&file("calib_tokens.npy".into()), &ports)?;
+        let io = interface(&prepared)?;
+        let data = Dataset::open(&file("calib_tokens.npy".into()), &io)?;
         let statistics = compiler.calibrate(&prepared, &data)?;
         let data = Batches(data);
         Ok(Subject {

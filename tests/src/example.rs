@@ -25,8 +25,8 @@ pub fn compile(scheme: &str, targets: &[&str], calibrated: bool) -> Compiled {
     options.passes.scheme = Scheme::named(scheme).unwrap();
     let mut compiler = Compiler::new(options);
     let prepared = compiler.prepare(&model).unwrap();
-    let ports = qcc::interface(&prepared).unwrap().inputs;
-    let tokens = || Dataset::open(&models().join("calib_tokens.npy"), &ports).unwrap();
+    let io = qcc::interface(&prepared).unwrap();
+    let tokens = || Dataset::open(&models().join("calib_tokens.npy"), &io).unwrap();
     let data = calibrated.then(tokens);
     compiler.complete(prepared, data.as_ref()).unwrap()
 }

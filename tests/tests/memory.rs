@@ -105,8 +105,8 @@ fn most_held(layers: usize, options: &Options) -> usize {
     let values = qcc_ir::eval::normal(7, 1.0, 16 * WIDTH as usize);
     let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
     let x = Tensor::f32(&[2, 8, WIDTH], &values).unwrap();
-    let ports = interface(&prepared).unwrap().inputs;
-    let data = Dataset::new(vec![("x0".into(), x)], &ports).unwrap();
+    let io = interface(&prepared).unwrap();
+    let data = Dataset::new(vec![("x0".into(), x)], &io).unwrap();
     let before = HELD.load(Ordering::Relaxed);
     MOST.store(before, Ordering::Relaxed);
     let compiled = Compiler::new(options)

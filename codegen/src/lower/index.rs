@@ -271,12 +271,13 @@ pub fn load_operand(fr: &mut Frame, t: &Tensor, p: &Position) -> Value {
     let Some(q) = t.ty.elem.quant().cloned() else {
         return load_plain(&mut fr.k, t.codes, t.ty.elem.storage(), at);
     };
-    let block_at = block_offset(fr, t, p);
     if let (true, Some(tables)) = (q.scale.is_table(), t.scale) {
         let code = load_int_code(&mut fr.k, t.codes, q.storage, at);
+        let block_at = block_offset(fr, t, p);
         return look_up(&mut fr.k, t, tables, block_at, code);
     }
     let code = load_code(&mut fr.k, t.codes, q.storage, at);
+    let block_at = block_offset(fr, t, p);
     let code = match t.zero {
         None => code,
         Some(z) => {

@@ -3,10 +3,12 @@
 //! A `.npy` file feeds the model's only required input; an `.npz` names inputs. The first axis
 //! counts samples. The inputs of a language model that a caller usually leaves out are filled in:
 //! `attention_mask` with ones, `position_ids` with 0, 1, …, `token_type_ids` with zeros.
+//!
+//! Samples are run in batches of sizes that the model takes: exported for one sample, one by one.
 
 use super::{data_error, read_npy, read_npz};
 use qcc_ir::diag::{Class, Diagnostic, Result};
-use qcc_ir::plan::Port;
+use qcc_ir::plan::{Interface, Port};
 use qcc_ir::{DType, Tensor};
 use std::path::Path;
 
@@ -23,6 +25,8 @@ const TOKENS: u64 = 2048;
 pub struct Dataset {
     inputs: Vec<Source>,
     samples: usize,
+    /// How many samples the model takes at once, at least and at most.
+    sizes: (usize, usize),
 }
 
 #[derive(Clone, Debug)]
@@ -43,13 +47,14 @@ enum Fill {
 }
 
 impl Dataset {
-    /// Reads a `.npy` or `.npz` file for inputs with this signature.
+    /// Reads a `.npy` or `.npz` file for the inputs of a model.
     ///
     /// # Errors
-    /// `Q0520` and `Q0521`: the file cannot be read, an input has no data, a name is unknown, or
-    /// the arrays count different numbers of samples.
-    pub fn open(path: &Path, ports: &[Port]) -> Result<Dataset> {
-        let required: Vec<&Port> = ports
+    /// `Q0520` and `Q0521`: the file cannot be read, an input has no data, a name is unknown, the
+    /// arrays count different numbers of samples, or fewer than the model takes at once.
+    pub fn open(path: &Path, model: &Interface) -> Result<Dataset> {
+        let required: Vec<&Port> = model
+            .inputs
             .iter()
             .filter(|p| !OPTIONAL.contains(&p.name.as_str()))
             .collect();
@@ -72,7 +77,7 @@ impl Dataset {
             };
             vec![(only.name.clone(), read_npy(path)?)]
         };
-        Dataset::new(arrays, ports).map_err(|d| d.or_at(path.display().to_string()))
+        Dataset::new(arrays, model).map_err(|d| d.or_at(path.display().to_string()))
     }
 
     /// A dataset of named arrays whose first axes count samples. Arrays named `out.*` are left
@@ -80,7 +85,8 @@ impl Dataset {
     ///
     /// # Errors
     /// `Q0521` as [`Dataset::open`].
-    pub fn new(arrays: Vec<(String, Tensor)>, ports: &[Port]) -> Result<Dataset> {
+    pub fn new(arrays: Vec<(String, Tensor)>, model: &Interface) -> Result<Dataset> {
+        let ports = &model.inputs;
         let bad = |m: String| Diagnostic::error(521, Class::Input, m);
         let given: Vec<(usize, Tensor)> = arrays
             .into_iter()
@@ -101,6 +107,13 @@ impl Dataset {
                 "`{}` holds {} samples, another input {samples}",
                 ports[*i].name,
                 count(t)
+            )));
+        }
+        let sizes = sizes(model);
+        if let Some((i, _)) = given.iter().find(|_| samples > 0 && samples < sizes.0) {
+            return Err(bad(format!(
+                "`{}` holds {samples} samples, the model takes {} at once",
+                ports[*i].name, sizes.0
             )));
         }
         let like = given.iter().map(|(i, _)| *i).min().unwrap_or(0);
@@ -125,7 +138,11 @@ impl Dataset {
                 Ok(Source::Filled { like, fill })
             })
             .collect::<Result<_>>()?;
-        Ok(Dataset { inputs, samples })
+        Ok(Dataset {
+            inputs,
+            samples,
+            sizes,
+        })
     }
 
     /// Number of samples.
@@ -139,17 +156,30 @@ impl Dataset {
     }
 
     /// The first `count` samples, or all if there are fewer, in batches: the first of each, and how
-    /// many. A batch has at most 8 samples, and at most 2048 tokens unless one sample has more.
+    /// many. A batch has at most 8 samples, and at most 2048 tokens unless one sample has more, as
+    /// far as the model takes such batches; samples that do not fill one that it takes are left out.
     pub fn batches(&self, count: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+        self.batches_of(BATCH, count)
+    }
+
+    /// As [`Dataset::batches`], with at most `most` samples in each where the model takes so few.
+    pub fn batches_of(
+        &self,
+        most: usize,
+        count: usize,
+    ) -> impl Iterator<Item = (usize, usize)> + use<> {
         let tokens = |s: &Source| match s {
             Source::Given(t) if t.dtype().is_int() && t.dims().len() == 2 => Some(t.dims()[1]),
             _ => None,
         };
         let longest = self.inputs.iter().filter_map(tokens).max().unwrap_or(1);
-        let size = (TOKENS / longest.max(1)).clamp(1, BATCH as u64) as usize;
-        let count = count.min(self.samples);
+        let (least, fits) = self.sizes;
+        let size = (TOKENS / longest.max(1)).clamp(1, most.max(1) as u64) as usize;
+        let size = size.min(fits).max(least);
+        let count = count.max(least).min(self.samples);
         let starts = (0..count).step_by(size);
-        starts.map(move |first| (first, size.min(count - first)))
+        let all = starts.map(move |first| (first, size.min(count - first)));
+        all.filter(move |(_, n)| *n >= least)
     }
 
     /// The given array of an input, by position; `None` for one that is filled in.
@@ -189,6 +219,24 @@ impl Dataset {
     }
 }
 
+/// How many samples a model takes at once, by the first axis of its inputs.
+fn sizes(model: &Interface) -> (usize, usize) {
+    let range = |p: &Port| {
+        let first = p.dims.first()?;
+        let symbol = model.symbols.iter().find(|s| s.name == *first);
+        let (least, most) = match symbol {
+            Some(s) => (s.min, s.max),
+            None => first.parse().map(|n| (n, n)).ok()?,
+        };
+        let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        Some((size(least.max(1)), size(most.max(1))))
+    };
+    let ranges = model.inputs.iter().filter_map(range);
+    ranges.fold((1, usize::MAX), |(a, b), (least, most)| {
+        (a.max(least), b.min(most))
+    })
+}
+
 /// Rows `first..first + count` of the first axis.
 fn rows(t: &Tensor, first: usize, count: usize) -> Result<Tensor> {
     let mut dims = t.dims().to_vec();
@@ -217,6 +265,7 @@ fn filled(fill: Fill, batch: u64, length: u64) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use qcc_ir::plan::Symbol;
 
     fn port(name: &str) -> Port {
         Port {
@@ -226,14 +275,22 @@ mod tests {
         }
     }
 
+    fn model(ports: &[Port]) -> Interface {
+        Interface {
+            symbols: Vec::new(),
+            inputs: ports.to_vec(),
+            outputs: Vec::new(),
+        }
+    }
+
     #[test]
     fn optional_inputs_are_filled_in() {
         let ids = Tensor::i64(&[3, 2], &[1, 2, 3, 4, 5, 6]).unwrap();
-        let ports = [
+        let ports = model(&[
             port("input_ids"),
             port("attention_mask"),
             port("position_ids"),
-        ];
+        ]);
         let d = Dataset::new(vec![("input_ids".into(), ids)], &ports).unwrap();
         let b = d.batch(1, 2).unwrap();
         assert_eq!(b[0].as_slice::<i64>().unwrap(), [3, 4, 5, 6]);
@@ -246,7 +303,7 @@ mod tests {
     fn batches_are_bounded_in_samples_and_in_tokens() {
         let of = |samples: u64, length: u64| {
             let ids = Tensor::zeros(DType::I64, &[samples, length]).unwrap();
-            let d = Dataset::new(vec![("a".into(), ids)], &[port("a")]).unwrap();
+            let d = Dataset::new(vec![("a".into(), ids)], &model(&[port("a")])).unwrap();
             (d.batches(10).collect::<Vec<_>>(), d.batches(99).count())
         };
         assert_eq!(of(9, 256), (vec![(0, 8), (8, 1)], 2));
@@ -256,16 +313,41 @@ mod tests {
     }
 
     #[test]
+    fn batches_are_of_sizes_that_the_model_takes() {
+        let of = |first: &str, range: (u64, u64), samples: u64| {
+            let mut io = model(&[port("a")]);
+            io.inputs[0].dims[0] = first.into();
+            io.symbols.push(Symbol {
+                name: "b".into(),
+                min: range.0,
+                max: range.1,
+                points: Vec::new(),
+            });
+            let ids = Tensor::zeros(DType::I64, &[samples, 4]).unwrap();
+            let d = Dataset::new(vec![("a".into(), ids)], &io)?;
+            Ok::<_, Diagnostic>(d.batches(9).collect::<Vec<_>>())
+        };
+        assert_eq!(of("1", (1, 9), 3).unwrap(), [(0, 1), (1, 1), (2, 1)]);
+        assert_eq!(of("2", (1, 9), 5).unwrap(), [(0, 2), (2, 2)]);
+        assert_eq!(of("12", (1, 9), 12).unwrap(), [(0, 12)]);
+        assert_eq!(of("b", (1, 2), 3).unwrap(), [(0, 2), (2, 1)]);
+        assert_eq!(of("b", (3, 4), 6).unwrap(), [(0, 4)]);
+        let e = of("4", (1, 9), 3).unwrap_err();
+        assert_eq!(e.code(), "Q0521");
+        assert!(e.message().contains("3 samples") && e.message().contains("4 at once"));
+    }
+
+    #[test]
     fn missing_and_unknown_inputs_are_named() {
         let t = || Tensor::i64(&[1, 1], &[0]).unwrap();
-        let e = Dataset::new(vec![("x".into(), t())], &[port("input_ids")]).unwrap_err();
+        let e = Dataset::new(vec![("x".into(), t())], &model(&[port("input_ids")])).unwrap_err();
         assert!(e.message().contains("no input `x`") && e.advice().unwrap().contains("input_ids"));
-        let e = Dataset::new(vec![("a".into(), t())], &[port("a"), port("b")]).unwrap_err();
+        let e = Dataset::new(vec![("a".into(), t())], &model(&[port("a"), port("b")])).unwrap_err();
         assert!(e.message().contains("no data for the input `b`"));
         let two = Tensor::i64(&[2, 1], &[0, 0]).unwrap();
         let e = Dataset::new(
             vec![("a".into(), t()), ("b".into(), two)],
-            &[port("a"), port("b")],
+            &model(&[port("a"), port("b")]),
         )
         .unwrap_err();
         assert!(e.message().contains("holds 2 samples"));

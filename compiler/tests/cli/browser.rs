@@ -63,8 +63,8 @@ fn compiled() -> Compiled {
     let model = Model::open(Path::new(&model)).unwrap();
     let mut compiler = Compiler::new(options);
     let prepared = compiler.prepare(&model).unwrap();
-    let ports = qcc::interface(&prepared).unwrap().inputs;
-    let data = Dataset::open(Path::new(&data), &ports).unwrap();
+    let io = qcc::interface(&prepared).unwrap();
+    let data = Dataset::open(Path::new(&data), &io).unwrap();
     compiler.complete(prepared, Some(&data)).unwrap()
 }
 

@@ -346,6 +346,22 @@ fn evaluation_and_comparison() {
 }
 
 #[test]
+fn a_model_for_one_sample_takes_data_one_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, npz) = small();
+    for scheme in [
+        &["--int8", "--act", "static"][..],
+        &["--int4", "--algo", "awq,gptq"],
+    ] {
+        let one = ["--target", "cpu", "--calib", &npz, "--dims", "batch=1..1"];
+        let c = compile_small(dir.path(), "m.qplan", &[scheme, &one].concat());
+        assert!(c["output"]["kl"].as_f64().unwrap() > 0.0, "{scheme:?}");
+        let c = json(dir.path(), &["compare", "m.qplan", &model, "--data", &npz]);
+        assert_eq!(c["samples"], 2);
+    }
+}
+
+#[test]
 fn decisions_are_filtered_by_layer() {
     let dir = tempfile::tempdir().unwrap();
     compiled(dir.path(), &["--int8"]);

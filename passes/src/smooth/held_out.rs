@@ -1,7 +1,8 @@
 //! The samples that a search measures on, and statistics of the others.
 //!
 //! A search sees the first samples of a few batches, at most half of each where there is more than
-//! one. What is left of all batches tells the ranges that it works with, as other data would.
+//! one. What is left of all batches tells the ranges that it works with, as other data would. A model
+//! that does not take one sample alone takes batches as they are.
 
 use crate::calibrate::Calibrator;
 use crate::pass::PassContext;
@@ -9,7 +10,7 @@ use crate::quantize::{Assigned, Samples, spread};
 use crate::statistics::Statistics;
 use qcc_ir::Tensor;
 use qcc_ir::diag::Result;
-use qcc_ir::graph::Module;
+use qcc_ir::graph::{Func, Module};
 
 /// Samples of each batch that a search runs on, at most.
 const SAMPLES: u64 = 2;
@@ -18,13 +19,27 @@ const SAMPLES: u64 = 2;
 pub(super) struct Few<'a> {
     all: &'a dyn Samples,
     batches: Vec<usize>,
+    /// Whether the model takes parts of a batch.
+    parts: bool,
 }
 
 impl<'a> Few<'a> {
-    pub(super) fn new(all: &'a dyn Samples) -> Self {
+    /// Those of `all`, samples of the module's entry function.
+    pub(super) fn new(m: &Module, all: &'a dyn Samples) -> Self {
         Few {
             all,
             batches: spread(all.batches()),
+            parts: m.funcs.first().is_some_and(|f| takes_one(m, f)),
+        }
+    }
+
+    /// How many samples of a batch a search sees, and how many there are.
+    fn seen(&self, batch: &[Tensor]) -> (u64, u64) {
+        let n = batch.first().and_then(|t| t.dims().first());
+        let n = n.copied().unwrap_or(1);
+        match self.parts {
+            true => (SAMPLES.min(n.div_ceil(2)), n),
+            false => (n, n),
         }
     }
 
@@ -34,9 +49,9 @@ impl<'a> Few<'a> {
         if !self.batches.contains(&index) {
             return Ok(Some(all));
         }
-        let n = samples(&all);
-        let rest = || all.iter().map(|t| part(t, seen(n)..n)).collect();
-        (seen(n) < n).then(rest).transpose()
+        let (seen, n) = self.seen(&all);
+        let rest = || all.iter().map(|t| part(t, seen..n)).collect();
+        (seen < n).then(rest).transpose()
     }
 }
 
@@ -47,20 +62,23 @@ impl Samples for Few<'_> {
 
     fn batch(&self, index: usize) -> Result<Vec<Tensor>> {
         let all = self.all.batch(self.batches[index])?;
-        let n = seen(samples(&all));
-        all.iter().map(|t| part(t, 0..n)).collect()
+        let (seen, _) = self.seen(&all);
+        all.iter().map(|t| part(t, 0..seen)).collect()
     }
 }
 
-/// How many of so many samples a search sees.
-fn seen(all: u64) -> u64 {
-    SAMPLES.min(all.div_ceil(2))
-}
-
-/// Samples of a batch: the first axis of its tensors counts them.
-fn samples(batch: &[Tensor]) -> u64 {
-    let n = batch.first().and_then(|t| t.dims().first());
-    n.copied().unwrap_or(1)
+/// Whether the first axis of each parameter, which counts samples, may be 1.
+fn takes_one(m: &Module, f: &Func) -> bool {
+    let least = |name: &str| {
+        m.symbols
+            .iter()
+            .find(|s| s.name == name)
+            .map(|s| s.min as i64)
+    };
+    f.params.iter().all(|v| {
+        let first = f.ty(*v).shape.first();
+        first.is_none_or(|d| d.eval(&least) == Some(1))
+    })
 }
 
 /// Samples of a batch's tensor.
@@ -96,7 +114,7 @@ pub(super) fn statistics(
     if !layers.iter().any(is_static) {
         return Ok(None);
     }
-    let few = Few::new(all);
+    let few = Few::new(m, all);
     let mut calibrator = Calibrator::new(m, executor)?;
     for i in 0..all.batches() {
         if let Some(rest) = few.rest(i)? {
@@ -135,16 +153,15 @@ mod tests {
     }
 
     /// The samples that a search sees, and those of which there are statistics.
-    fn split(batches: &[u64], act: ActMode) -> (Vec<f32>, Option<(f32, f32)>) {
-        let m = module(
-            "dim n = 1..40
+    fn split(n: &str, batches: &[u64], act: ActMode) -> (Vec<f32>, Option<(f32, f32)>) {
+        let text = "dim n = 1..40
             weight @w: f32[3, 2] = splat(1)
             func @main(%x: f32[n, 2]) -> (y: f32[n, 3]) {
               %w: f32[3, 2] = const @w
               %y: f32[n, 3] = linear %x, %w
               return %y
-            }",
-        );
+            }";
+        let m = module(&text.replace("[n,", &format!("[{n},")));
         let all = Counted(batches.to_vec());
         let options = Options {
             scheme: Scheme::named("int8").unwrap(),
@@ -160,7 +177,7 @@ mod tests {
         ctx.executor = Some(&Oracle);
         let layers = assign(&m, &ctx).unwrap();
         let rest = statistics(&m, &ctx, &layers, &whole).unwrap();
-        let few = Few::new(&all);
+        let few = Few::new(&m, &all);
         let seen = (0..few.batches()).flat_map(|i| {
             let t = few.batch(i).unwrap().remove(0);
             t.as_slice::<f32>()
@@ -179,7 +196,7 @@ mod tests {
 
     #[test]
     fn no_sample_is_on_both_sides() {
-        let of = |batches: &[u64]| split(batches, ActMode::Static);
+        let of = |batches: &[u64]| split("n", batches, ActMode::Static);
         assert_eq!(of(&[8]), (vec![1.0, 2.0], Some((3.0, 8.0))));
         assert_eq!(of(&[2, 2]), (vec![1.0, 3.0], Some((2.0, 4.0))));
         assert_eq!(of(&[1, 1, 1]), (vec![1.0, 2.0], Some((3.0, 3.0))));
@@ -187,7 +204,10 @@ mod tests {
         // Nothing is left: a search takes what there is.
         assert_eq!(of(&[1]), (vec![1.0], None));
         assert_eq!(of(&[1, 1]), (vec![1.0, 2.0], None));
+        // Batches of a model that takes two at once are not cut.
+        let fixed = split("2", &[2, 2, 2], ActMode::Static);
+        assert_eq!(fixed, (vec![1.0, 2.0, 3.0, 4.0], Some((5.0, 6.0))));
         // Ranges of the data themselves need no others.
-        assert_eq!(split(&[8], ActMode::Dynamic), (vec![1.0, 2.0], None));
+        assert_eq!(split("n", &[8], ActMode::Dynamic), (vec![1.0, 2.0], None));
     }
 }

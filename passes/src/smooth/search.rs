@@ -66,7 +66,7 @@ impl Bench<'_> {
         if self.spots.is_empty() {
             return Ok(Vec::new());
         }
-        let few = Few::new(samples);
+        let few = Few::new(self.module, samples);
         let mut stream = Stream::new(self.module, executor, &few, ctx.spilling)?;
         let mut found = Vec::with_capacity(self.spots.len());
         for spot in self.spots {

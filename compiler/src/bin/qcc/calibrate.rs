@@ -91,7 +91,7 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
         return Err(usage("-o names the statistics file"));
     };
     if let Some(c) = &a.calib {
-        let data = Dataset::open(c, &qcc::interface(&prepared)?.inputs)?;
+        let data = Dataset::open(c, &qcc::interface(&prepared)?)?;
         let mut bar = Bar::new();
         calibrator.feed(&data, threads(a.threads), &mut |done, total| {
             bar.step("calibrate", done, total);

@@ -10,9 +10,6 @@ use qcc_ir::diag::Result;
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Samples of a batch.
-const BATCH: usize = 8;
-
 /// Arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -47,10 +44,12 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
     device::announce(plan.engine());
     let mut model = engine::open(&a.model, &float, None, Some(DeviceArg::Cpu))?;
     let ports = plan.engine().inputs().to_vec();
-    let data = Dataset::open(&a.data, &ports)?;
+    let data = Dataset::open(&a.data, &plan.engine().plan().interface())?;
     let mut differences = Differences::new();
-    for first in (0..data.len()).step_by(BATCH) {
-        let batch = data.batch(first, BATCH.min(data.len() - first))?;
+    let mut samples = 0;
+    for (first, count) in data.batches(data.len()) {
+        let batch = data.batch(first, count)?;
+        samples += count;
         let ours = engine::run(&mut plan, &ports, &batch)?;
         let base = engine::run(&mut model, &ports, &batch)?;
         differences.add(&ours, &base)?;
@@ -58,7 +57,7 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
     let compared = Compared {
         device: device::name(plan.engine()),
         numerics: device::numerics(plan.engine()),
-        samples: data.len(),
+        samples,
         outputs: differences.finish(),
     };
     out.print("compare", &compared, |c| {

@@ -106,7 +106,7 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
     let data = a
         .calib
         .as_ref()
-        .map(|c| Dataset::open(c, &qcc::interface(&prepared)?.inputs))
+        .map(|c| Dataset::open(c, &qcc::interface(&prepared)?))
         .transpose()?;
     let compiled = match &a.stats {
         None => compiler.complete(prepared, data.as_ref())?,

@@ -30,7 +30,7 @@ pub(crate) fn open(
         let mut compiler = Compiler::new(options).progress(&mut bar);
         let prepared = compiler.prepare(&model)?;
         let data = calib
-            .map(|c| Dataset::open(c, &qcc::interface(&prepared)?.inputs))
+            .map(|c| Dataset::open(c, &qcc::interface(&prepared)?))
             .transpose()?;
         let compiled = compiler.complete(prepared, data.as_ref())?;
         bar.clear();

@@ -61,7 +61,7 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
         .map(|b| engine::open(b, &float, None, Some(DeviceArg::Cpu)))
         .transpose()?;
     let ports = session.engine().inputs().to_vec();
-    let data = Dataset::open(&a.tokens, &ports)?;
+    let data = Dataset::open(&a.tokens, &session.engine().plan().interface())?;
     let ids = ports
         .iter()
         .position(|p| p.name == "input_ids")
@@ -75,9 +75,9 @@ pub(crate) fn run(a: &Args, out: Output) -> Result<()> {
     let windows = a.windows.unwrap_or(data.len()).min(data.len());
     let mut evaluator = Evaluator::new();
     let mut bar = super::bar::Bar::new();
-    for first in (0..windows).step_by(BATCH) {
+    for (first, count) in data.batches_of(BATCH, windows) {
         bar.step("evaluate", first, windows);
-        let batch = data.batch(first, BATCH.min(windows - first))?;
+        let batch = data.batch(first, count)?;
         let logits = engine::logits(engine::run(&mut session, &ports, &batch)?)?;
         let base = match &mut baseline {
             Some(b) => {
