@@ -90,7 +90,7 @@ impl Bench<'_> {
             .map(|l| weight_tensor(source(self.module, l)?));
         let float: Vec<Tensor> = float.collect::<Result<_>>()?;
         let wanted = trial.outputs(&mut *trial.prepare(trial.module())?, &float)?;
-        let fake = Fake::new(trial.module(), self.module, layers)?;
+        let fake = Fake::new(trial.module(), self.module, layers, float)?;
         let mut ready = trial.prepare(&fake.module)?;
         let strengths: Vec<Option<f32>> = strengths().collect();
         let mut losses = Vec::with_capacity(strengths.len());
