@@ -151,6 +151,28 @@ impl Tensor {
         Ok(self)
     }
 
+    /// The rows of the first axis in `range`.
+    ///
+    /// # Errors
+    /// `Q0503` when there are not so many, or a row is no whole number of bytes.
+    pub fn rows(&self, range: std::ops::Range<u64>) -> Result<Self> {
+        let refuse = || {
+            let message = format!("{:?} of {} has no rows {range:?}", self.dims, self.dtype);
+            Diagnostic::error(503, Class::Internal, message)
+        };
+        let (all, rest) = self.dims.split_first().ok_or_else(refuse)?;
+        if range.start > range.end || range.end > *all {
+            return Err(refuse());
+        }
+        let each = self.bytes as u64 / (*all).max(1);
+        if each * all != self.bytes as u64 {
+            return Err(refuse());
+        }
+        let dims = [&[range.end - range.start], rest].concat();
+        let bytes = (each * range.start) as usize..(each * range.end) as usize;
+        Tensor::from_bytes(self.dtype, &dims, &self.bytes()[bytes])
+    }
+
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.words)[..self.bytes]
@@ -198,6 +220,36 @@ impl Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_are_those_of_the_first_axis() {
+        let t = Tensor::i64(&[3, 2], &[1, 2, 3, 4, 5, 6]).unwrap();
+        assert_eq!(
+            t.rows(1..3).unwrap(),
+            Tensor::i64(&[2, 2], &[3, 4, 5, 6]).unwrap()
+        );
+        assert_eq!(t.rows(3..3).unwrap().dims(), [0, 2]);
+        assert_eq!(t.rows(2..4).unwrap_err().code(), "Q0503");
+        assert_eq!(
+            Tensor::i64(&[], &[1])
+                .unwrap()
+                .rows(0..1)
+                .unwrap_err()
+                .code(),
+            "Q0503"
+        );
+        // Half a byte for each row.
+        let packed = Tensor::zeros(DType::U4, &[3, 1]).unwrap();
+        assert!(packed.rows(0..1).is_err());
+        assert_eq!(
+            Tensor::zeros(DType::F32, &[0, 4])
+                .unwrap()
+                .rows(0..0)
+                .unwrap()
+                .numel(),
+            0
+        );
+    }
 
     #[test]
     fn slices_borrow_the_bytes() {

@@ -157,7 +157,8 @@ impl Dataset {
 
     /// The first `count` samples, or all if there are fewer, in batches: the first of each, and how
     /// many. A batch has at most 8 samples, and at most 2048 tokens unless one sample has more, as
-    /// far as the model takes such batches; samples that do not fill one that it takes are left out.
+    /// far as the model takes such batches: the count grows to the least that it takes, and samples
+    /// that do not fill that are left out.
     pub fn batches(&self, count: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
         self.batches_of(BATCH, count)
     }
@@ -205,7 +206,8 @@ impl Dataset {
         self.inputs
             .iter()
             .map(|s| match s {
-                Source::Given(t) => rows(t, first, count),
+                Source::Given(t) if t.dims().is_empty() => Ok(t.clone()),
+                Source::Given(t) => t.rows(first as u64..(first + count) as u64),
                 Source::Filled { like, fill } => match &self.inputs[*like] {
                     Source::Given(t) => {
                         filled(*fill, count as u64, t.dims().get(1).copied().unwrap_or(1))
@@ -235,21 +237,6 @@ fn sizes(model: &Interface) -> (usize, usize) {
     ranges.fold((1, usize::MAX), |(a, b), (least, most)| {
         (a.max(least), b.min(most))
     })
-}
-
-/// Rows `first..first + count` of the first axis.
-fn rows(t: &Tensor, first: usize, count: usize) -> Result<Tensor> {
-    let mut dims = t.dims().to_vec();
-    let Some(n) = dims.first_mut() else {
-        return Ok(t.clone());
-    };
-    let row = t.bytes().len() / (*n).max(1) as usize;
-    *n = count as u64;
-    Tensor::from_bytes(
-        t.dtype(),
-        &dims,
-        &t.bytes()[first * row..(first + count) * row],
-    )
 }
 
 fn filled(fill: Fill, batch: u64, length: u64) -> Result<Tensor> {

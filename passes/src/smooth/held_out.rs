@@ -81,15 +81,12 @@ fn takes_one(m: &Module, f: &Func) -> bool {
     })
 }
 
-/// Samples of a batch's tensor.
+/// Samples of a batch's tensor; all of one that counts fewer, as what is the same for each.
 fn part(t: &Tensor, range: std::ops::Range<u64>) -> Result<Tensor> {
-    let Some((all, rest)) = t.dims().split_first().filter(|(n, _)| **n >= range.end) else {
-        return Ok(t.clone());
-    };
-    let dims = [&[range.end - range.start], rest].concat();
-    let each = t.bytes().len() as u64 / all.max(&1);
-    let bytes = (each * range.start) as usize..(each * range.end) as usize;
-    Tensor::from_bytes(t.dtype(), &dims, &t.bytes()[bytes])
+    match t.dims().first() {
+        Some(n) if *n >= range.end => t.rows(range),
+        _ => Ok(t.clone()),
+    }
 }
 
 /// Statistics of what a search does not see, where it matters: layers have static ranges, and what

@@ -309,7 +309,8 @@ impl Feed {
     ) -> Value {
         let p = p.unwrap_or_default();
         let k = &mut fr.k;
-        if k.ty(code) == Ty::scalar(self.to) && p.zero.is_none() && p.scale.is_none() {
+        let plain = p.zero.is_none() && p.scale.is_none() && p.table.is_none();
+        if plain && k.ty(code) == Ty::scalar(self.to) {
             return code;
         }
         let mut v = match p.table {

@@ -15,10 +15,11 @@
 //! | other mixtures | | both as f16 |
 //!
 //! Scales that do not vary along K are multiplied in the epilogue, `f32(acc)·sx·sw`; others at
-//! the conversion, which also looks the codes of tables up. Sums of 8-bit floats need no promotion in between: as f16 products they are
-//! accumulated in full f32. With two accumulators the tile's weight rows come half from each half
-//! of the weight. M, N and K may have any size: what lies outside is zero and not stored.
-//! Operands begin at multiples of 16 bytes, as the arena and plan files place them.
+//! the conversion, which also looks the codes of tables up. Sums of 8-bit floats need no promotion in
+//! between: as f16 products they are accumulated in full f32. With two accumulators the tile's weight
+//! rows come half from each half of the weight. M, N and K may have any size: what lies outside is
+//! zero and not stored. Operands begin at multiples of 16 bytes, as the arena and plan files place
+//! them.
 
 mod epilogue;
 mod feed;
