@@ -19,6 +19,15 @@ pub trait Executor {
     /// # Errors
     /// When an op is not supported by this executor.
     fn prepare<'m>(&self, module: &'m Module, taps: &[ValueId]) -> Result<Box<dyn Prepared + 'm>>;
+
+    /// As [`Executor::prepare`] for a module that will run often: its weights are read once and
+    /// held, if the executor can.
+    ///
+    /// # Errors
+    /// As [`Executor::prepare`].
+    fn hold<'m>(&self, module: &'m Module, taps: &[ValueId]) -> Result<Box<dyn Prepared + 'm>> {
+        self.prepare(module, taps)
+    }
 }
 
 /// A module that is ready to run any number of times.

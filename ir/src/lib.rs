@@ -14,7 +14,6 @@ pub mod ledger;
 pub mod plan;
 pub mod tensor;
 mod text;
-pub mod vector;
 
 pub use diag::Diagnostic;
 pub use dim::DimExpr;

@@ -2,18 +2,19 @@
 //!
 //! A [`Tensor`] is row-major and little-endian; formats of 4 and 2 bits are packed, the first
 //! element in the lowest bits. Its storage is aligned to 8 bytes, so that slices of any element
-//! type can be borrowed from it.
+//! type can be borrowed from it. A clone shares the storage until one of the two is written.
 
 use crate::DType;
 use crate::diag::{Class, Diagnostic, Result};
 use bytemuck::{AnyBitPattern, NoUninit};
+use std::sync::Arc;
 
 /// A dense tensor of a plain format in host memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tensor {
     dtype: DType,
     dims: Vec<u64>,
-    words: Vec<u64>,
+    words: Arc<Vec<u64>>,
     bytes: usize,
 }
 
@@ -68,7 +69,7 @@ impl Tensor {
         Ok(Tensor {
             dtype,
             dims: dims.to_vec(),
-            words: vec![0; bytes.div_ceil(8)],
+            words: Arc::new(vec![0; bytes.div_ceil(8)]),
             bytes,
         })
     }
@@ -175,12 +176,13 @@ impl Tensor {
 
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.words)[..self.bytes]
+        &bytemuck::cast_slice(self.words.as_slice())[..self.bytes]
     }
 
-    /// The bytes, to be written.
+    /// The bytes, to be written. They are copied first if a clone shares them.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.words)[..self.bytes]
+        let words = Arc::make_mut(&mut self.words);
+        &mut bytemuck::cast_slice_mut(words.as_mut_slice())[..self.bytes]
     }
 
     /// The elements as a slice of a type of the same width (`f32` for F32, `u16` for F16, …).
@@ -220,6 +222,16 @@ impl Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clone_is_not_written() {
+        let t = Tensor::i64(&[2], &[1, 2]).unwrap();
+        let mut other = t.clone();
+        assert_eq!(t.bytes().as_ptr(), other.bytes().as_ptr());
+        other.as_slice_mut::<i64>().unwrap()[0] = 5;
+        assert_eq!(t.as_slice::<i64>().unwrap(), [1, 2]);
+        assert_eq!(other.as_slice::<i64>().unwrap(), [5, 2]);
+    }
 
     #[test]
     fn rows_are_those_of_the_first_axis() {

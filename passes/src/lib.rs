@@ -52,6 +52,7 @@ mod split_weights;
 mod statistics;
 #[cfg(test)]
 mod testing;
+mod vector;
 mod weights;
 
 pub use buckets::{Bucket, buckets};

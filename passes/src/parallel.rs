@@ -7,12 +7,23 @@ pub(crate) fn map<I: Sync, T: Send>(
     threads: usize,
     work: impl Fn(&I) -> T + Sync,
 ) -> Vec<T> {
+    consume(pieces.iter().collect(), threads, work)
+}
+
+/// As [`map`] of pieces that are given away.
+pub(crate) fn consume<I: Send, T: Send>(
+    pieces: Vec<I>,
+    threads: usize,
+    work: impl Fn(I) -> T + Sync,
+) -> Vec<T> {
     let share = pieces.len().div_ceil(threads.max(1)).max(1);
     let work = &work;
+    let mut pieces = pieces.into_iter();
     std::thread::scope(|s| {
-        let threads: Vec<_> = pieces
-            .chunks(share)
-            .map(|part| s.spawn(move || part.iter().map(work).collect::<Vec<T>>()))
+        let part = || Some(pieces.by_ref().take(share).collect::<Vec<I>>());
+        let threads: Vec<_> = std::iter::from_fn(part)
+            .take_while(|part| !part.is_empty())
+            .map(|part| s.spawn(move || part.into_iter().map(work).collect::<Vec<T>>()))
             .collect();
         threads
             .into_iter()

@@ -46,7 +46,8 @@ that the process had resident at one time (`VmHWM`): everything, the pages of ma
 `C` is the calibration data.
 
 A compilation holds a layer at a time. Weights stay in the model's mapped file: an op reads its own
-when it runs and gives the pages back after. Weight methods run the samples from layer to layer;
+when it runs and gives the pages back after; a search that runs one block often holds the weights of
+that block. Weight methods run the samples from layer to layer;
 what they carry along, activations and codes, goes to a temporary file beyond `--max-memory`. What
 grows with depth is what is known of each layer: its decisions, the statistics of its inputs, the
 scales of its weight. `tests/tests/memory.rs` counts bytes and holds compilations to it.

@@ -60,6 +60,7 @@ const HIDDEN: &[(&str, &[&str])] = &[
     ("cranelift-module", &["qcc-cpu"]),
     ("cranelift-native", &["qcc-cpu"]),
     ("gemm", &["qcc-cpu"]),
+    ("pulp", &["qcc-passes"]),
     ("cudarc", &["qcc-runtime"]),
     ("inkwell", &["qcc-codegen"]),
     ("prost", &["qcc"]),

@@ -339,13 +339,14 @@ impl CpuExecutor {
     }
 }
 
-impl Executor for CpuExecutor {
-    fn prepare<'m>(
-        &self,
+impl CpuExecutor {
+    /// A program with taps.
+    fn tapped<'m>(
         module: &'m Module,
         taps: &[ValueId],
+        options: &CpuOptions,
     ) -> Result<Box<dyn exec::Prepared + 'm>> {
-        let program = CpuProgram::new(module, &self.options)?;
+        let program = CpuProgram::new(module, options)?;
         for t in taps {
             let ty = program.func().values.get(t.index()).map(|v| &v.ty);
             let plain = ty.and_then(|t| t.elem.plain());
@@ -360,6 +361,28 @@ impl Executor for CpuExecutor {
             program,
             taps: taps.to_vec(),
         }))
+    }
+}
+
+impl Executor for CpuExecutor {
+    fn prepare<'m>(
+        &self,
+        module: &'m Module,
+        taps: &[ValueId],
+    ) -> Result<Box<dyn exec::Prepared + 'm>> {
+        Self::tapped(module, taps, &self.options)
+    }
+
+    fn hold<'m>(
+        &self,
+        module: &'m Module,
+        taps: &[ValueId],
+    ) -> Result<Box<dyn exec::Prepared + 'm>> {
+        let held = CpuOptions {
+            held: true,
+            ..self.options.clone()
+        };
+        Self::tapped(module, taps, &held)
     }
 }
 

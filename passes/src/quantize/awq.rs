@@ -24,6 +24,7 @@ use super::fit::{methods_of, source, stream};
 use super::fit_weight::{Fit, real};
 use super::fold::{Folded, Target, target};
 use super::methods::Methods;
+use super::nearest::Nearest;
 use super::scheme::QuantSpec;
 use super::stream::{Group, Stream, groups};
 use super::trial::{Trial, block_outputs, own_outputs, squared_error};
@@ -31,7 +32,7 @@ use crate::pass::{Pass, PassContext};
 use crate::weights::{Transform, derive, format_error, read_f32};
 use qcc_ir::diag::Result;
 use qcc_ir::format::encode_slice;
-use qcc_ir::graph::{Func, Module, OpId, Weight};
+use qcc_ir::graph::{Func, Module, OpId};
 use qcc_ir::ledger::{Candidate, Decision, Topic};
 use qcc_ir::{DType, Tensor};
 use std::collections::BTreeSet;
@@ -88,14 +89,15 @@ impl Pass for Awq {
                 .copied()
                 .unwrap_or(0);
             let channels = usize::try_from(channels).unwrap_or(0);
-            let mut inputs = Inputs::of(&mut stream, &g, channels)?;
+            let by_gptq = readers.iter().any(|l| methods_of(module, l, ctx).gptq);
+            let mut inputs = Inputs::of(&mut stream, &g, channels, by_gptq)?;
             to.tie(&mut inputs.means, f64::max);
             let means = &inputs.means;
-            let search = Search::new(module, &stream, to, &readers)?;
+            let search = Search::new(module, &stream, to, &readers, ctx.threads)?;
             let all: Vec<usize> = (0..RATIOS).collect();
             let mut tried = search.losses(ctx, means, &all, None)?;
             let mut best = first_least(&tried).ratio;
-            if readers.iter().any(|l| methods_of(module, l, ctx).gptq) {
+            if by_gptq {
                 let some = [0, best / 4, best / 2, best / 2 + best / 4, best];
                 let some: BTreeSet<usize> = some.into_iter().collect();
                 let some: Vec<usize> = some.into_iter().collect();
@@ -172,21 +174,22 @@ fn divide_statistics(ctx: &mut PassContext<'_>, name: &str, s: &[f32]) {
 struct Inputs {
     /// Mean magnitude of each channel.
     means: Vec<f64>,
-    /// `XᵀX`, row-major.
+    /// `XᵀX`, row-major, if it was asked for.
     gram: Vec<f64>,
 }
 
 impl Inputs {
-    fn of(stream: &mut Stream<'_>, g: &Group, channels: usize) -> Result<Self> {
+    fn of(stream: &mut Stream<'_>, g: &Group, channels: usize, by_gptq: bool) -> Result<Self> {
         let (mut sums, mut rows) = (vec![0.0; channels], 0u64);
-        let mut gram = vec![0.0; channels * channels];
-        stream.advance(g, &mut |seen| {
+        let mut gram: Vec<f64> = Vec::new();
+        stream.advance(g, by_gptq, &mut |seen| {
             for row in seen.rows(channels)?.chunks(channels.max(1)) {
                 for (s, v) in sums.iter_mut().zip(row) {
                     *s += f64::from(v.abs());
                 }
                 rows += 1;
             }
+            gram.resize(seen.gram.len(), 0.0);
             let products = gram.iter_mut().zip(seen.gram);
             products.for_each(|(sum, v)| *sum += f64::from(*v));
             Ok(())
@@ -218,7 +221,7 @@ struct Search<'s, 'm> {
     trial: Trial<'s>,
     module: &'m Module,
     /// By position of their ops.
-    layers: Vec<&'m Assigned>,
+    layers: Vec<(&'m Assigned, Nearest)>,
 }
 
 impl<'s, 'm> Search<'s, 'm> {
@@ -227,6 +230,7 @@ impl<'s, 'm> Search<'s, 'm> {
         stream: &'s Stream<'s>,
         to: Target,
         readers: &[&'m Assigned],
+        threads: usize,
     ) -> Result<Self> {
         let f = &module.funcs[0];
         let mut layers = readers.to_vec();
@@ -236,10 +240,14 @@ impl<'s, 'm> Search<'s, 'm> {
             Target::Norm(_) => block_outputs(f, &ops),
             Target::Rows(_) | Target::Product(_) => own_outputs(f, &ops),
         };
+        let weight = |l: &'m Assigned| {
+            let spec = l.choice.map(|q| q.weights);
+            Ok((l, Nearest::new(source(module, l)?, spec, threads)?))
+        };
         Ok(Search {
             trial: Trial::new(stream, stream.block(&ops, &outputs)?),
             module,
-            layers,
+            layers: layers.into_iter().map(weight).collect::<Result<_>>()?,
         })
     }
 
@@ -252,31 +260,19 @@ impl<'s, 'm> Search<'s, 'm> {
         ratios: &[usize],
         gram: Option<&[f64]>,
     ) -> Result<Vec<Tried>> {
-        let mut ready = self.trial.prepare(self.trial.module())?;
-        let float = self.weights(&|w, _| read_f32(w))?;
+        let mut ready = self.trial.hold(self.trial.module())?;
+        let float: Vec<Tensor> = self.layers.iter().map(|(_, w)| w.float().clone()).collect();
         let wanted = self.trial.outputs(&mut *ready, &float)?;
-        let fit = |spec: &QuantSpec| Fit {
-            methods: Methods {
-                gptq: gram.is_some(),
-                table: spec.is_table(),
-                ..Methods::default()
-            },
-            gptq: &ctx.options.gptq,
-            threads: ctx.threads,
-            scores: false,
-            global: None,
-        };
         let mut tried = Vec::with_capacity(ratios.len());
         for ratio in ratios {
             let s: Arc<[f32]> = factors(means, *ratio).into();
             let gram = gram.map(|g| scaled_gram(g, &s));
-            let weights = self.weights(&|w, l| match l.choice {
-                Some(q) => scaled_and_back(w, &s, &|w| {
-                    let (coded, _) = fit(&q.weights).weight(w, q.weights, gram.as_deref())?;
-                    real(w, &coded)
-                }),
-                None => read_f32(w),
-            })?;
+            let weight = |(l, nearest): &(&Assigned, Nearest)| match (l.choice, &gram) {
+                (None, _) => Ok(nearest.float().clone()),
+                (Some(_), None) => nearest.scaled(&s, true),
+                (Some(q), Some(gram)) => self.by_gptq(ctx, l, &q.weights, &s, gram),
+            };
+            let weights: Vec<Tensor> = self.layers.iter().map(weight).collect::<Result<_>>()?;
             let got = self.trial.outputs(&mut *ready, &weights)?;
             tried.push(Tried {
                 ratio: *ratio,
@@ -287,40 +283,43 @@ impl<'s, 'm> Search<'s, 'm> {
         Ok(tried)
     }
 
-    /// The weights of the layers after some change, in their own formats.
-    fn weights(
+    /// A weight with its columns scaled, rounded by GPTQ, and scaled back, in its own format.
+    fn by_gptq(
         &self,
-        change: &dyn Fn(&Weight, &Assigned) -> Result<Vec<f32>>,
-    ) -> Result<Vec<Tensor>> {
-        let mut out = Vec::with_capacity(self.layers.len());
-        for l in &self.layers {
-            let w = source(self.module, l)?;
-            let values = change(w, l)?;
-            let mut t = Tensor::zeros(w.dtype, &w.dims)?;
-            encode_slice(w.dtype, &values, t.bytes_mut()).map_err(|e| format_error(e, &w.name))?;
-            out.push(t);
+        ctx: &PassContext<'_>,
+        l: &Assigned,
+        spec: &QuantSpec,
+        s: &Arc<[f32]>,
+        gram: &[f64],
+    ) -> Result<Tensor> {
+        let w = source(self.module, l)?;
+        let fit = Fit {
+            methods: Methods {
+                gptq: true,
+                table: spec.is_table(),
+                ..Methods::default()
+            },
+            gptq: &ctx.options.gptq,
+            threads: ctx.threads,
+            scores: false,
+            global: None,
+        };
+        let scale = Transform::Scale {
+            axis: 1,
+            factors: s.clone(),
+            divide: false,
+            dtype: DType::F32,
+        };
+        let scaled = derive(w, scale)?;
+        let (coded, _) = fit.weight(&scaled, *spec, Some(gram))?;
+        let mut v = read_f32(&real(&scaled, &coded)?)?;
+        for row in v.chunks_mut(s.len().max(1)) {
+            row.iter_mut().zip(s.iter()).for_each(|(v, s)| *v /= s);
         }
-        Ok(out)
+        let mut t = Tensor::zeros(w.dtype, &w.dims)?;
+        encode_slice(w.dtype, &v, t.bytes_mut()).map_err(|e| format_error(e, &w.name))?;
+        Ok(t)
     }
-}
-
-/// A weight with its columns scaled, rounded, and scaled back.
-fn scaled_and_back(
-    w: &Weight,
-    s: &Arc<[f32]>,
-    round: &dyn Fn(&Weight) -> Result<Weight>,
-) -> Result<Vec<f32>> {
-    let scale = Transform::Scale {
-        axis: 1,
-        factors: s.clone(),
-        divide: false,
-        dtype: DType::F32,
-    };
-    let mut v = read_f32(&round(&derive(w, scale)?)?)?;
-    for row in v.chunks_mut(s.len().max(1)) {
-        row.iter_mut().zip(s.iter()).for_each(|(v, s)| *v /= s);
-    }
-    Ok(v)
 }
 
 /// `XᵀX` of inputs that are divided by factors.

@@ -14,7 +14,7 @@
 //! among threads. All in f64; each sum has one order, whatever the number of threads.
 
 use crate::parallel;
-use qcc_ir::vector::dot;
+use crate::vector::{Matrix, dot, subtract_dots};
 
 /// Rows and columns of a block.
 const BLOCK: usize = 64;
@@ -133,11 +133,8 @@ impl Block {
     fn subtract_products(&mut self, a: &[f64], b: &[f64], k: usize, over: std::ops::Range<usize>) {
         for from in over.clone().step_by(DEPTH) {
             let to = over.end.min(from + DEPTH);
-            for (out, a) in self.v.chunks_mut(self.width).zip(a.chunks(k)) {
-                for (v, b) in out.iter_mut().zip(b.chunks(k)) {
-                    *v -= dot(&a[from..to], &b[from..to]);
-                }
-            }
+            let [a, b] = [a, b].map(|v| Matrix { v, step: k });
+            subtract_dots(&mut self.v, a, b, from..to);
         }
     }
 

@@ -21,8 +21,8 @@ use super::gptq::{Matrix, bounds};
 use super::grid::Coder;
 use super::scheme::Blocks;
 use crate::parallel;
+use crate::vector::dot;
 use qcc_ir::format::FormatError;
-use qcc_ir::vector::dot_f32;
 
 /// Ranges that are tried, each smaller by a twentieth of the largest.
 const TRIALS: usize = 10;
@@ -128,9 +128,9 @@ fn error(
             Some(g) => g
                 .chunks(row.len())
                 .zip(&delta)
-                .map(|(row, d)| d * dot_f32(row, &delta))
+                .map(|(row, d)| d * dot(row, &delta))
                 .sum(),
-            None => dot_f32(&delta, &delta),
+            None => dot(&delta, &delta),
         };
     }
     sum

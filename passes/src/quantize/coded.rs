@@ -73,7 +73,7 @@ impl CodedWeights {
         let block = spec.quant_type(source.dims.len(), false).block;
         Ok(Coded {
             spec,
-            quantizer: rtn::below(source, &spec, block, q.global)?,
+            quantizer: rtn::quantizer(source, &spec, block, q.global)?,
             codes: None,
         })
     }

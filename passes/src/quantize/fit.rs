@@ -106,7 +106,8 @@ fn with_data(
     stream: &mut Stream<'_>,
 ) -> Result<()> {
     let mut gram: Vec<f64> = Vec::new();
-    stream.advance(group, &mut |seen| {
+    let asked = group.members.iter().any(|i| methods[*i].need_data());
+    stream.advance(group, asked, &mut |seen| {
         gram.resize(seen.gram.len(), 0.0);
         for (sum, v) in gram.iter_mut().zip(seen.gram) {
             *sum += f64::from(*v);
@@ -116,7 +117,7 @@ fn with_data(
     for i in &group.members {
         let (l, source) = (&layers[*i], source(module, &layers[*i])?);
         let fit = fit(&module.funcs[0], ctx, l, methods[*i]);
-        let (coded, gave_up) = fit.weight(source, spec(l)?, Some(&gram))?;
+        let (coded, gave_up) = fit.weight(source, spec(l)?, asked.then_some(&gram))?;
         if gave_up {
             ctx.ledger.record(given_up(l));
         }

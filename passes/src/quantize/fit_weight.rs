@@ -54,7 +54,7 @@ impl Fit<'_> {
         });
         let (Some((n, k)), true) = (matrix(&w.dims), self.methods.any()) else {
             let block = spec.quant_type(w.dims.len(), false).block;
-            let nearest = || rtn::below(w, &spec, block, self.global).map(|q| plain(spec, q));
+            let nearest = || rtn::quantizer(w, &spec, block, self.global).map(|q| plain(spec, q));
             return Ok((table.unwrap_or_else(nearest)?, false));
         };
         let mut values = read_f32(w)?;
@@ -188,16 +188,6 @@ fn byte_len(d: DType, n: usize) -> usize {
     let len = d.byte_len(n as u64).and_then(|n| usize::try_from(n).ok());
     // INVARIANT: the numbers are in memory in a wider format.
     len.unwrap_or(0)
-}
-
-/// The real values of a weight after rounding to nearest under a form.
-///
-/// # Errors
-/// When a weight is NaN or infinite.
-pub(crate) fn rounded(w: &Weight, spec: &QuantSpec) -> Result<Vec<f32>> {
-    let block = spec.quant_type(w.dims.len(), false).block;
-    let quantizer = rtn::quantizer(w, spec, block)?;
-    read_f32(&real(w, &plain(*spec, quantizer))?)
 }
 
 /// The real values of a coded weight, in the format of its source.

@@ -24,16 +24,14 @@ use super::cholesky::inverse_factor;
 use super::grid::{Cell, Coder};
 use super::scheme::Blocks;
 use crate::parallel;
+use crate::vector::{self, add_products, add_scaled};
 use crate::weights::Quantizer;
 use qcc_ir::format::FormatError;
-use qcc_ir::vector::add_scaled_f32;
 
 /// Columns whose corrections wait for the end of their block, at most.
 const BLOCK: usize = 128;
 /// Rows that a thread takes at a time.
 const ROWS: usize = 32;
-/// Columns that are corrected together, so that the factor's rows stay in the cache.
-const TILE: usize = 512;
 /// How often the damping is raised tenfold before a Hessian is given up.
 const RAISES: usize = 4;
 
@@ -292,9 +290,9 @@ impl Plan<'_> {
             let cell = self.coder.cell(scale, zero, out.first + row);
             let (code, error) = self.step(own[i], factor[at], cell);
             out.codes[row * k + column] = code;
-            errors[i] = error;
+            errors[i] = -error;
             loss += f64::from(error) * f64::from(error) / 2.0;
-            add_scaled_f32(&mut own[i + 1..], -error, &factor[at + 1..from + width]);
+            add_scaled(&mut own[i + 1..], -error, &factor[at + 1..from + width]);
         }
         Ok(loss)
     }
@@ -309,16 +307,9 @@ impl Plan<'_> {
     /// Takes a block's errors off the columns behind it.
     fn correct(&self, w: &mut [f32], errors: &[f32], from: usize, to: usize) {
         let k = self.k;
-        for tile in (to..k).step_by(TILE) {
-            let end = k.min(tile + TILE);
-            for (row, errors) in w.chunks_mut(k).zip(errors.chunks(self.block)) {
-                let row = &mut row[tile..end];
-                for (j, e) in (from..to).zip(errors) {
-                    let factor = &self.factor[j * k + tile..j * k + end];
-                    add_scaled_f32(row, -e, factor);
-                }
-            }
-        }
+        let step = self.block;
+        let factor: Vec<&[f32]> = self.factor[from * k..to * k].chunks(k).collect();
+        add_products(w, vector::Matrix { v: errors, step }, &factor, to..k);
     }
 }
 
@@ -426,7 +417,7 @@ pub(super) mod tests {
         live.chunks_mut(c.k).for_each(|row| row[5] = 0.0);
         let weight = crate::weights::inline_f32("w".into(), vec![c.n as u64, c.k as u64], &live);
         let block = qcc_ir::format::BlockShape::group(2, c.group as u64);
-        let fixed = super::super::rtn::quantizer(&weight, &spec, block).unwrap();
+        let fixed = super::super::rtn::quantizer(&weight, &spec, block, None).unwrap();
         let gptq = Gptq {
             damping: c.damping,
             act_order: c.act_order,

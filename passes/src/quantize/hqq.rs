@@ -146,7 +146,7 @@ mod tests {
             panic!("{scheme} has no groups");
         };
         Case {
-            first: rtn::quantizer(&weight, &spec, block).unwrap(),
+            first: rtn::quantizer(&weight, &spec, block, None).unwrap(),
             levels: spec.levels().unwrap(),
             group: group as usize,
             w,

@@ -32,6 +32,7 @@ mod idle;
 #[cfg(test)]
 mod method_tests;
 mod methods;
+mod nearest;
 mod part;
 mod range_search;
 mod refine;
@@ -48,10 +49,10 @@ pub(crate) use assign::{Acts, Assigned, Intent, Quantized, assign, intents, scal
 pub(crate) use awq::Awq;
 pub use coded::CodedWeights;
 pub(crate) use fit::{FitWeights, source};
-pub(crate) use fit_weight::rounded;
 pub(crate) use fold::{Folded, Target, product_name, target};
 pub use grid::Grid;
 pub use methods::Algo;
+pub(crate) use nearest::Nearest;
 pub(crate) use part::gram;
 pub use scheme::{Granularity, Group, QuantSpec, Scheme, Weights};
 pub(crate) use sites::{Site, embedding_rows, sites};

@@ -16,8 +16,8 @@
 
 use super::gptq::{Plan, bounds};
 use super::grid::Coder;
+use crate::vector::add_scaled;
 use qcc_ir::format::FormatError;
-use qcc_ir::vector::add_scaled_f32;
 
 /// What both ends are multiplied by: 1 first, then a little more and ever less.
 const TOGETHER: [f32; 9] = [1.0, 1.03, 0.97, 0.94, 0.91, 0.88, 0.85, 0.82, 0.79];
@@ -96,7 +96,7 @@ impl Plan<'_> {
             if loss.is_nan() || loss >= limit {
                 return None;
             }
-            add_scaled_f32(&mut w[i + 1..], -error, &factor[1..]);
+            add_scaled(&mut w[i + 1..], -error, &factor[1..]);
         }
         Some(loss)
     }

@@ -21,12 +21,15 @@
 use super::gptq::{Gptq, Matrix, Rounded};
 use super::grid::{Cell, Coder};
 use crate::parallel;
-use qcc_ir::vector::{add_four_scaled, add_scaled, dot};
+use crate::vector::{self, add_products, add_scaled, dot};
+use std::ops::Range;
 
 /// Rows that a thread takes at a time: they share the reads of `H`.
 const ROWS: usize = 32;
-/// Columns whose errors are spread together: their rows of `H` stay in the cache.
-const TILE: usize = 16;
+/// Columns whose changes are spread to all others together.
+const BLOCK: usize = 64;
+/// Fewer changes than one in so many are spread one by one.
+const SPARSE: usize = 8;
 /// Passes over all columns, at most.
 const SWEEPS: usize = 8;
 
@@ -36,10 +39,29 @@ struct Plan<'a> {
     ridge: f64,
     k: usize,
     group: usize,
-    order: Vec<usize>,
+    blocks: Vec<Block>,
     /// Sum of each row of `H` inside its group.
     sums: Vec<f64>,
     coder: &'a Coder,
+}
+
+/// Columns, and `H` between them.
+struct Block {
+    columns: Vec<usize>,
+    /// Row-major.
+    near: Vec<f64>,
+}
+
+impl Block {
+    fn new(columns: &[usize], gram: &[f64], k: usize, ridge: f64) -> Self {
+        let columns = columns.to_vec();
+        let cell = |i: &usize, j: &usize| gram[i * k + j] + if i == j { ridge } else { 0.0 };
+        let near = columns
+            .iter()
+            .flat_map(|i| columns.iter().map(move |j| cell(i, j)));
+        let near = near.collect();
+        Block { columns, near }
+    }
 }
 
 /// Rows on the way.
@@ -74,14 +96,17 @@ pub(super) fn refine(
         let row = &gram[i * k..][from..k.min(from + group)];
         row.iter().sum::<f64>() + ridge
     };
-    let mut order: Vec<usize> = (0..k).collect();
+    let mut order: Vec<usize> = (0..k).filter(|j| gram[j * k + j] + ridge > 0.0).collect();
     order.sort_by(|a, b| gram[b * k + b].total_cmp(&gram[a * k + a]));
     let plan = Plan {
         gram,
         ridge,
         k,
         group,
-        order,
+        blocks: order
+            .chunks(BLOCK)
+            .map(|columns| Block::new(columns, gram, k, ridge))
+            .collect(),
         sums: (0..k).map(sum).collect(),
         coder,
     };
@@ -110,13 +135,12 @@ impl Plan<'_> {
             gain: 0.0,
         };
         let w = &m.w[first * k..end * k];
-        for from in (0..k).step_by(TILE) {
-            let tile = from..k.min(from + TILE);
-            for row in 0..end - first {
-                let off = |j: usize| self.real(&rows, row, j) - f64::from(w[row * k + j]);
-                let by: Vec<f64> = tile.clone().map(off).collect();
-                self.shift(&mut rows, row, from, &by);
-            }
+        for from in (0..k).step_by(BLOCK) {
+            let columns = from..k.min(from + BLOCK);
+            let rows_of = |row: usize| columns.clone().map(move |j| (row, j));
+            let off = |(row, j)| self.real(&rows, row, j) - f64::from(w[row * k + j]);
+            let by: Vec<f64> = (0..end - first).flat_map(rows_of).map(off).collect();
+            self.shift(&mut rows.slopes, columns, &by);
         }
         self.codes(&mut rows);
         if !self.coder.is_table() {
@@ -124,11 +148,6 @@ impl Plan<'_> {
             self.codes(&mut rows);
         }
         rows
-    }
-
-    /// Diagonal element of `H`.
-    fn diagonal(&self, j: usize) -> f64 {
-        self.gram[j * self.k + j] + self.ridge
     }
 
     /// The real value of a weight.
@@ -144,20 +163,17 @@ impl Plan<'_> {
         self.coder.cell(scale, zero, rows.first + row)
     }
 
-    /// The real values of neighbouring columns, from `first` on, have changed by so much.
-    fn shift(&self, rows: &mut Rows, row: usize, first: usize, by: &[f64]) {
-        let slopes = &mut rows.slopes[row * self.k..][..self.k];
-        for (g, d) in slopes[first..].iter_mut().zip(by) {
-            *g += d * self.ridge;
+    /// The real values of neighbouring columns have changed by so much, row by row.
+    fn shift(&self, slopes: &mut [f64], columns: Range<usize>, by: &[f64]) {
+        let k = self.k;
+        for (slopes, by) in slopes.chunks_mut(k).zip(by.chunks(columns.len())) {
+            for (g, d) in slopes[columns.clone()].iter_mut().zip(by) {
+                *g += d * self.ridge;
+            }
         }
-        let (fours, rest) = by.as_chunks::<4>();
-        for (i, d) in fours.iter().enumerate() {
-            let h = [0, 1, 2, 3].map(|j| self.row(first + 4 * i + j));
-            add_four_scaled(slopes, *d, h);
-        }
-        for (i, d) in rest.iter().enumerate() {
-            add_scaled(slopes, *d, self.row(first + 4 * fours.len() + i));
-        }
+        let step = columns.len();
+        let h: Vec<&[f64]> = columns.map(|j| self.row(j)).collect();
+        add_products(slopes, vector::Matrix { v: by, step }, &h, 0..k);
     }
 
     /// A row of `XᵀX`.
@@ -167,29 +183,71 @@ impl Plan<'_> {
 
     /// Coordinate descent on the codes.
     fn codes(&self, rows: &mut Rows) {
-        let k = self.k;
         for _ in 0..SWEEPS {
-            let mut changed = false;
-            for &j in self.order.iter().filter(|j| self.diagonal(**j) > 0.0) {
-                let h = self.diagonal(j);
-                for row in 0..rows.slopes.len() / k {
-                    let at = row * k + j;
-                    let cell = self.cell(rows, row, j);
-                    let real = f64::from(self.coder.real(rows.codes[at], cell));
-                    let slope = rows.slopes[at];
-                    let code = self.coder.code((real - slope / h) as f32, cell);
-                    let by = f64::from(self.coder.real(code, cell)) - real;
-                    let gain = -by * (2.0 * slope + by * h);
-                    if gain > 0.0 {
-                        rows.codes[at] = code;
-                        rows.gain += gain;
-                        self.shift(rows, row, j, &[by]);
-                        changed = true;
-                    }
+            let changed = self.blocks.iter().map(|b| self.block(rows, b));
+            if changed.sum::<usize>() == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Coordinate descent on the codes of a block, which then spreads to all columns. How many
+    /// codes have changed.
+    fn block(&self, rows: &mut Rows, b: &Block) -> usize {
+        let (k, width) = (self.k, b.columns.len());
+        let of = |slopes: &[f64]| b.columns.iter().map(|j| slopes[*j]).collect::<Vec<_>>();
+        let mut own: Vec<f64> = rows.slopes.chunks(k).flat_map(of).collect();
+        let mut changes = vec![0.0; own.len()];
+        let mut changed = 0;
+        for (i, &j) in b.columns.iter().enumerate() {
+            let near = &b.near[i * width..][..width];
+            for row in 0..rows.slopes.len() / k {
+                let own = &mut own[row * width..][..width];
+                if let Some(by) = self.step(rows, (row, j), own[i], near[i]) {
+                    add_scaled(own, by, near);
+                    changes[row * width + i] = by;
+                    changed += 1;
                 }
             }
-            if !changed {
-                return;
+        }
+        if changed > 0 {
+            self.spread(&mut rows.slopes, b, &changes, changed);
+            for (slopes, own) in rows.slopes.chunks_mut(k).zip(own.chunks(width)) {
+                let each = b.columns.iter().zip(own);
+                each.for_each(|(j, g)| slopes[*j] = *g);
+            }
+        }
+        changed
+    }
+
+    /// Changes the code of a weight to the best for its slope, `h` being the diagonal element of
+    /// its column. By how much the real value has changed, if the loss falls.
+    fn step(&self, rows: &mut Rows, (row, j): (usize, usize), slope: f64, h: f64) -> Option<f64> {
+        let at = row * self.k + j;
+        let cell = self.cell(rows, row, j);
+        let real = f64::from(self.coder.real(rows.codes[at], cell));
+        let code = self.coder.code((real - slope / h) as f32, cell);
+        let by = f64::from(self.coder.real(code, cell)) - real;
+        let gain = -by * (2.0 * slope + by * h);
+        if gain > 0.0 {
+            rows.codes[at] = code;
+            rows.gain += gain;
+            return Some(by);
+        }
+        None
+    }
+
+    /// What `count` changes of a block's columns, a row for each, do to the slopes of others.
+    fn spread(&self, slopes: &mut [f64], b: &Block, changes: &[f64], count: usize) {
+        let h: Vec<&[f64]> = b.columns.iter().map(|j| self.row(*j)).collect();
+        if count * SPARSE >= changes.len() {
+            let step = h.len();
+            let changes = vector::Matrix { v: changes, step };
+            return add_products(slopes, changes, &h, 0..self.k);
+        }
+        for (slopes, changes) in slopes.chunks_mut(self.k).zip(changes.chunks(h.len())) {
+            for (h, by) in h.iter().zip(changes).filter(|(_, by)| **by != 0.0) {
+                add_scaled(slopes, *by, h);
             }
         }
     }
@@ -199,7 +257,9 @@ impl Plan<'_> {
         let (k, groups) = (self.k, self.k.div_ceil(self.group));
         for b in 0..groups {
             let columns = b * self.group..k.min((b + 1) * self.group);
-            let mut changes: Vec<(usize, Vec<f64>)> = Vec::new();
+            let width = columns.len();
+            let mut changes = vec![0.0; rows.slopes.len() / k * width];
+            let mut changed = false;
             for row in 0..rows.slopes.len() / k {
                 let at = row * groups + b;
                 let old = (rows.scales[at], rows.zeros[at]);
@@ -212,13 +272,12 @@ impl Plan<'_> {
                 let real = |c: i32, cell| f64::from(self.coder.real(c, cell));
                 let change = |c: &i32| real(*c, to) - real(*c, from);
                 let codes = &rows.codes[row * k..][columns.clone()];
-                changes.push((row, codes.iter().map(change).collect()));
+                let by = changes[row * width..][..width].iter_mut();
+                by.zip(codes.iter().map(change)).for_each(|(b, c)| *b = c);
+                changed = true;
             }
-            for (i, first) in columns.step_by(TILE).enumerate() {
-                for (row, by) in &changes {
-                    let by = &by[i * TILE..];
-                    self.shift(rows, *row, first, &by[..by.len().min(TILE)]);
-                }
+            if changed {
+                self.shift(&mut rows.slopes, columns, &changes);
             }
         }
     }

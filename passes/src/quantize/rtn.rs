@@ -12,20 +12,12 @@ use qcc_ir::diag::Result;
 use qcc_ir::format::{BlockShape, FormatError, minmax_nd, scale_global};
 use qcc_ir::graph::Weight;
 
-/// The scales and zero points of a weight. Codes are computed from them on demand.
+/// The scales and zero points of a weight. Codes are computed from them on demand. If scales have
+/// two levels, those of blocks lie below `global`, or without it below that of the weight itself.
 ///
 /// # Errors
 /// When the weight cannot be read or holds NaN or infinity.
-pub(super) fn quantizer(w: &Weight, spec: &QuantSpec, block: BlockShape) -> Result<Quantizer> {
-    below(w, spec, block, None)
-}
-
-/// As [`quantizer`] below this global scale, if scales have two levels; without one, below that of
-/// the weight itself.
-///
-/// # Errors
-/// As [`quantizer`].
-pub(super) fn below(
+pub(super) fn quantizer(
     w: &Weight,
     spec: &QuantSpec,
     block: BlockShape,
@@ -59,7 +51,7 @@ pub(super) fn global_scale(
     scale_global(absmax, spec.format()?).map(Some)
 }
 
-/// As [`quantizer`] for blocks of which the least and greatest values that count are known.
+/// As [`quantizer()`] for blocks of which the least and greatest values that count are known.
 ///
 /// # Errors
 /// When a bound is NaN or infinite.
@@ -98,7 +90,7 @@ mod tests {
             .weights
             .unwrap()
             .resolved(true);
-        let q = quantizer(w, &spec, spec.quant_type(2, false).block).unwrap();
+        let q = quantizer(w, &spec, spec.quant_type(2, false).block, None).unwrap();
         let codes = derive(w, Transform::Quantize(q.clone())).unwrap();
         (read_f32(&codes).unwrap(), q)
     }
@@ -141,7 +133,7 @@ mod tests {
     fn a_weight_that_is_not_finite_is_refused_by_name() {
         let w = inline_f32("fc.w".into(), vec![1, 2], &[1.0, f32::NAN]);
         let spec = QuantSpec::symmetric(DType::E4M3, Granularity::Channel);
-        let e = quantizer(&w, &spec, BlockShape::axis(2, 0)).unwrap_err();
+        let e = quantizer(&w, &spec, BlockShape::axis(2, 0), None).unwrap_err();
         assert_eq!(
             (e.code().as_str(), e.place()),
             ("Q0520", Some("weight fc.w"))

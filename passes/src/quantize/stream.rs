@@ -17,7 +17,7 @@ use qcc_ir::Tensor;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::exec::{Executor, Prepared};
 use qcc_ir::format::decode_slice;
-use qcc_ir::graph::{Def, Func, Module, OpId, ValueId, Weight, WeightData};
+use qcc_ir::graph::{Def, Func, Module, OpId, OpKind, ValueId, Weight, WeightData};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Calibration data in batches.
@@ -80,7 +80,7 @@ pub(crate) fn groups(f: &Func, layers: &[Assigned]) -> Vec<Group> {
 pub(crate) struct Seen<'a> {
     /// The input.
     x: &'a Tensor,
-    /// `XᵀX` of its rows, row-major.
+    /// `XᵀX` of its rows, row-major; nothing if it was not asked for.
     pub(crate) gram: &'a [f32],
     /// Which positions a mask leaves, where each has equally many rows.
     keep: Option<Vec<bool>>,
@@ -145,13 +145,14 @@ impl<'a> Stream<'a> {
         self.states.len()
     }
 
-    /// Runs up to a group's input and shows it, batch by batch.
+    /// Runs up to a group's input and shows it, batch by batch, with `XᵀX` if `gram` is asked for.
     ///
     /// # Errors
     /// What the executor or `see` reports.
     pub(crate) fn advance(
         &mut self,
         group: &Group,
+        gram: bool,
         see: &mut dyn FnMut(Seen<'_>) -> Result<()>,
     ) -> Result<()> {
         let f = &self.module.funcs[0];
@@ -162,12 +163,13 @@ impl<'a> Stream<'a> {
         let mut part = Part::new(&self.module, &self.known, &wanted, &self.swaps)?;
         let counts = crate::calibrate::has_row_per_position(f, group.input);
         let mask = self.mask.filter(|_| counts);
-        let gram = part.gram(f, group.input, mask)?;
         let mut results = Vec::with_capacity(wanted.len() + 1);
         for v in &wanted {
             results.push(part.value(f, *v)?);
         }
-        results.push(gram);
+        if gram {
+            results.push(part.gram(f, group.input, mask)?);
+        }
         let inputs = part.inputs.clone();
         let part = part.finish(&results);
         let mut ready = self.executor.prepare(&part, &[])?;
@@ -180,14 +182,12 @@ impl<'a> Stream<'a> {
         for state in &mut self.states {
             let given = arguments(f, state, &inputs)?;
             let mut out = ready.run(&given, &mut |_, _| ())?;
-            let (gram, x) = (out.pop(), out.pop());
-            let (Some(gram), Some(x)) = (gram, x) else {
-                return Err(missing("a result"));
-            };
+            let gram = gram.then(|| out.pop()).flatten();
+            let x = out.pop().ok_or_else(|| missing("a result"))?;
             let mask = mask.and_then(|m| state.get(&m)).map(Held::tensor);
             see(Seen {
                 x: &x,
-                gram: gram.as_slice()?,
+                gram: gram.as_ref().map_or(Ok(&[][..]), Tensor::as_slice)?,
                 keep: mask
                     .transpose()?
                     .as_ref()
@@ -258,6 +258,18 @@ impl<'a> Stream<'a> {
     pub(crate) fn prepare<'b>(&self, module: &'b Module) -> Result<Box<dyn Prepared + 'b>> {
         self.executor.prepare(module, &[])
     }
+
+    /// Makes a module of a block ready to run often: its weights are held if the limit of memory
+    /// allows it.
+    ///
+    /// # Errors
+    /// What the executor reports.
+    pub(crate) fn hold<'b>(&self, module: &'b Module) -> Result<Box<dyn Prepared + 'b>> {
+        match self.spilling {
+            Some(s) if constant_bytes(module) > s.above => self.executor.prepare(module, &[]),
+            _ => self.executor.hold(module, &[]),
+        }
+    }
 }
 
 /// A function of values at a place and of weights.
@@ -271,6 +283,15 @@ impl Block {
     pub(crate) fn module(&self) -> &Module {
         &self.module
     }
+}
+
+/// Bytes of the weights that a module's entry function reads.
+fn constant_bytes(m: &Module) -> u64 {
+    let sources = m.funcs[0].ops.iter().filter_map(|op| match op.kind {
+        OpKind::Const { weight, .. } => m.weight(weight).byte_len(),
+        _ => None,
+    });
+    sources.fold(0, u64::saturating_add)
 }
 
 /// Values defined before the group's layers run that an op behind them, or a result, reads. The
@@ -309,4 +330,66 @@ pub(crate) fn floats(t: &Tensor) -> Result<Vec<f32>> {
     decode_slice(t.dtype(), t.bytes(), &mut v)
         .map_err(|e| Diagnostic::error(520, Class::Input, e.to_string()))?;
     Ok(v)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spill::Spill;
+    use crate::testing::{Held as Batches, Oracle, module};
+    use qcc_ir::graph::WeightBytes;
+    use std::cell::Cell;
+    use std::sync::Arc;
+
+    /// The evaluator, and whether it was told to hold weights.
+    #[derive(Default)]
+    struct Watched(Cell<bool>);
+
+    impl Executor for Watched {
+        fn prepare<'m>(&self, m: &'m Module, taps: &[ValueId]) -> Result<Box<dyn Prepared + 'm>> {
+            Oracle.prepare(m, taps)
+        }
+
+        fn hold<'m>(&self, m: &'m Module, taps: &[ValueId]) -> Result<Box<dyn Prepared + 'm>> {
+            self.0.set(true);
+            Oracle.prepare(m, taps)
+        }
+    }
+
+    struct Nowhere;
+
+    impl Spill for Nowhere {
+        fn keep(&self, _: &[u8]) -> Result<Arc<dyn WeightBytes>> {
+            Err(missing("a place"))
+        }
+    }
+
+    #[test]
+    fn weights_are_held_within_the_limit() {
+        let m = module(
+            "weight @a: f32[3, 2] = splat(1)
+             weight @b: f32[5, 3] = splat(1)
+             func @main(%x: f32[4, 2]) -> (y: f32[4, 5]) {
+               %a: f32[3, 2] = const @a
+               %h: f32[4, 3] = linear %x, %a
+               %b: f32[5, 3] = const @b
+               %y: f32[4, 5] = linear %h, %b
+               return %y
+             }",
+        );
+        let samples = Batches(vec![vec![Tensor::f32(&[4, 2], &[1.0; 8]).unwrap()]]);
+        // 84 bytes of weights.
+        for (above, held) in [(None, true), (Some(84), true), (Some(83), false)] {
+            let executor = Watched::default();
+            let limit = above.map(|above| Spilling {
+                to: &Nowhere,
+                above,
+            });
+            let stream = Stream::new(&m, &executor, &samples, limit).unwrap();
+            let given = samples.batch(0).unwrap();
+            let y = stream.hold(&m).unwrap().run(&given, &mut |_, _| ());
+            assert_eq!(y.unwrap()[0].as_slice::<f32>().unwrap(), [6.0; 20]);
+            assert_eq!(executor.0.get(), held, "{above:?}");
+        }
+    }
 }

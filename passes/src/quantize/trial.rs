@@ -51,6 +51,14 @@ impl<'s> Trial<'s> {
         self.stream.prepare(variant)
     }
 
+    /// As [`Trial::prepare`], to run often.
+    ///
+    /// # Errors
+    /// What the executor reports.
+    pub(crate) fn hold<'b>(&self, variant: &'b Module) -> Result<Box<dyn Prepared + 'b>> {
+        self.stream.hold(variant)
+    }
+
     /// What a variant gives. `weights` are those that the block leaves open.
     ///
     /// # Errors

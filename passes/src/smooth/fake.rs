@@ -9,24 +9,23 @@
 //! float sums.
 
 use super::spot::Spot;
-use crate::quantize::{Acts, Assigned, input_scale, rounded, source};
+use crate::quantize::{Acts, Assigned, Nearest, input_scale};
 use crate::ranges::CalibMethod;
 use crate::rewrite::{Replacement, Rewriter, Rule, rewrite};
 use crate::statistics::Statistics;
-use crate::weights::{Transform, derive, format_error, inline, inline_f32, read_f32};
+use crate::weights::format_error;
 use qcc_ir::diag::Result;
 use qcc_ir::expr::BinaryFn;
 use qcc_ir::format::encode_slice;
-use qcc_ir::graph::{Module, Op, OpKind, TensorType, ValueId, Weight};
+use qcc_ir::graph::{Module, Op, OpKind, TensorType, ValueId};
 use qcc_ir::{DType, DimExpr, Tensor};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// The simulation of a block.
 pub(super) struct Fake<'a> {
     pub(super) module: Module,
-    /// Layers in the order of their weights among the arguments, and what the weights hold.
-    layers: Vec<(&'a Assigned, Weight)>,
+    /// Layers in the order of their weights among the arguments, and those weights.
+    layers: Vec<(&'a Assigned, Nearest)>,
     /// Those whose static scales are arguments.
     scaled: Vec<&'a Assigned>,
     /// Storage of the factors.
@@ -34,19 +33,17 @@ pub(super) struct Fake<'a> {
 }
 
 impl<'a> Fake<'a> {
-    /// `block` takes the weights of `layers`, which are layers of `from`, as arguments. `float` is
-    /// what they hold: every strength reads it, and a weight of `from` may have to be computed.
+    /// `block` takes the weights of `layers`, which are layers of `from`, as arguments.
     ///
     /// # Errors
     /// When a layer is not there.
     pub(super) fn new(
         block: &Module,
         from: &Module,
-        layers: Vec<&'a Assigned>,
-        float: Vec<Tensor>,
+        layers: Vec<(&'a Assigned, Nearest)>,
     ) -> Result<Self> {
         let f = &from.funcs[0];
-        let name = |l: &&'a Assigned| {
+        let name = |(l, _): &(&'a Assigned, Nearest)| {
             let result = f.ops[l.site.op.index()].results[0];
             (f.value(result).name.clone(), *l)
         };
@@ -56,21 +53,12 @@ impl<'a> Fake<'a> {
             seen: Vec::new(),
         };
         let module = rewrite(block, &mut readers)?.module;
-        let ty = layers.first().and_then(|l| f.ty(l.site.input).elem.plain());
-        let held = |(l, t): (&'a Assigned, Tensor)| {
-            let name = source(from, l)?.name.clone();
-            Ok((
-                l,
-                inline(name, t.dtype(), t.dims().to_vec(), t.bytes().to_vec()),
-            ))
-        };
+        let ty = layers
+            .first()
+            .and_then(|(l, _)| f.ty(l.site.input).elem.plain());
         Ok(Fake {
             module,
-            layers: layers
-                .into_iter()
-                .zip(float)
-                .map(held)
-                .collect::<Result<_>>()?,
+            layers,
             scaled: readers
                 .seen
                 .iter()
@@ -89,22 +77,11 @@ impl<'a> Fake<'a> {
         &self,
         from: &Module,
         spot: &Spot<'_>,
-        factors: &Arc<[f32]>,
+        factors: &[f32],
     ) -> Result<Vec<Tensor>> {
         let mut out = Vec::with_capacity(self.layers.len() + 1 + self.scaled.len());
-        for (l, w) in &self.layers {
-            let columns = Transform::Scale {
-                axis: 1,
-                factors: factors.clone(),
-                divide: false,
-                dtype: DType::F32,
-            };
-            let mut values = read_f32(&derive(w, columns)?)?;
-            if let Some(q) = l.choice {
-                let scaled = inline_f32(w.name.clone(), w.dims.clone(), &values);
-                values = rounded(&scaled, &q.weights)?;
-            }
-            out.push(tensor(w.dtype, &w.dims, &values)?);
+        for (_, weight) in &self.layers {
+            out.push(weight.scaled(factors, false)?);
         }
         let inverse: Vec<f32> = factors.iter().map(|s| 1.0 / s).collect();
         out.push(tensor(self.dtype, &[inverse.len() as u64], &inverse)?);

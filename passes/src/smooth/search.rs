@@ -25,12 +25,12 @@ use super::smoothed;
 use super::spot::{Choice, Spot, name};
 use crate::pass::PassContext;
 use crate::quantize::{
-    Assigned, Stream, Target, Trial, block_outputs, first_least, quantized, source, squared_error,
+    Assigned, Nearest, Stream, Target, Trial, block_outputs, first_least, quantized, source,
+    squared_error,
 };
 use crate::statistics::Statistics;
 use qcc_ir::Tensor;
 use qcc_ir::diag::{Class, Diagnostic, Result};
-use qcc_ir::eval::weight_tensor;
 use qcc_ir::exec::Executor;
 use qcc_ir::graph::{Module, OpId, ValueId};
 use qcc_ir::ledger::{Candidate, Decision, Topic};
@@ -70,8 +70,8 @@ impl Bench<'_> {
         let mut stream = Stream::new(self.module, executor, &few, ctx.spilling)?;
         let mut found = Vec::with_capacity(self.spots.len());
         for spot in self.spots {
-            stream.advance(&spot.group, &mut |_| Ok(()))?;
-            found.push(self.best(&stream, spot)?);
+            stream.advance(&spot.group, false, &mut |_| Ok(()))?;
+            found.push(self.best(&stream, spot, ctx.threads)?);
         }
         let decision = self.agree(executor, &few, &mut found)?;
         ctx.ledger.record(decision);
@@ -79,19 +79,21 @@ impl Bench<'_> {
     }
 
     /// The best strength of one spot by the output of its block.
-    fn best(&self, stream: &Stream<'_>, spot: &Spot<'_>) -> Result<Choice> {
+    fn best<'b>(&self, stream: &Stream<'_>, spot: &Spot<'b>, threads: usize) -> Result<Choice> {
         let f = &self.module.funcs[0];
         let mut layers = spot.readers.clone();
         layers.sort_by_key(|l| l.site.op);
         let ops: Vec<OpId> = layers.iter().map(|l| l.site.op).collect();
         let trial = Trial::new(stream, stream.block(&ops, &block_outputs(f, &ops))?);
-        let float = layers
-            .iter()
-            .map(|l| weight_tensor(source(self.module, l)?));
-        let float: Vec<Tensor> = float.collect::<Result<_>>()?;
+        let weight = |l: &'b Assigned| {
+            let spec = l.choice.map(|q| q.weights);
+            Ok((l, Nearest::new(source(self.module, l)?, spec, threads)?))
+        };
+        let layers: Vec<_> = layers.into_iter().map(weight).collect::<Result<_>>()?;
+        let float: Vec<Tensor> = layers.iter().map(|(_, w)| w.float().clone()).collect();
         let wanted = trial.outputs(&mut *trial.prepare(trial.module())?, &float)?;
-        let fake = Fake::new(trial.module(), self.module, layers, float)?;
-        let mut ready = trial.prepare(&fake.module)?;
+        let fake = Fake::new(trial.module(), self.module, layers)?;
+        let mut ready = trial.hold(&fake.module)?;
         let strengths: Vec<Option<f32>> = strengths().collect();
         let mut losses = Vec::with_capacity(strengths.len());
         for s in &strengths {

@@ -1,0 +1,368 @@
+//! Sums over vectors and small matrix products, each element in one fixed order, so that results
+//! are the same on every machine and for any number of threads.
+//!
+//! These are the inner loops of what computes on whole weights. Each is compiled for several widths
+//! of vectors and runs with the widest that the processor has; no variant contracts a product and a
+//! sum, so all give the same bits.
+
+use pulp::NullaryFnOnce;
+use std::ops::{Add, AddAssign, Mul, Range, SubAssign};
+
+/// Columns of a product that are computed together: they fill two or four vectors.
+const COLUMNS: usize = 16;
+/// Such panels whose terms are gathered in one place: rows are read in longer runs.
+const PANELS: usize = 8;
+
+/// Floats.
+pub(crate) trait Float:
+    Copy + Default + Add<Output = Self> + Mul<Output = Self> + AddAssign + SubAssign
+{
+}
+
+impl Float for f32 {}
+impl Float for f64 {}
+
+/// A matrix in a slice: whole rows of `step` elements.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a, T> {
+    pub(crate) v: &'a [T],
+    pub(crate) step: usize,
+}
+
+impl<'a, T> Matrix<'a, T> {
+    /// How many rows there are.
+    fn rows(&self) -> usize {
+        self.v.len() / self.step.max(1)
+    }
+
+    /// Some columns of a row.
+    #[inline(always)]
+    fn row(&self, i: usize, columns: Range<usize>) -> &'a [T] {
+        &self.v[i * self.step..][columns]
+    }
+}
+
+/// Runs a loop, compiled for the widest vectors of the processor.
+fn widest<L: NullaryFnOnce>(body: L) -> L::Output {
+    pulp::Arch::new().dispatch(body)
+}
+
+/// `Σ a·b`: eight sums side by side, then one.
+pub(crate) fn dot<T: Float>(a: &[T], b: &[T]) -> T {
+    widest(Dot(a, b))
+}
+
+struct Dot<'a, T>(&'a [T], &'a [T]);
+
+impl<T: Float> NullaryFnOnce for Dot<'_, T> {
+    type Output = T;
+
+    #[inline(always)]
+    fn call(self) -> T {
+        one_dot(self.0, self.1)
+    }
+}
+
+#[inline(always)]
+fn one_dot<T: Float>(a: &[T], b: &[T]) -> T {
+    let len = a.len().min(b.len());
+    let ((a, x), (b, y)) = (a[..len].as_chunks(), b[..len].as_chunks());
+    let mut sums = [T::default(); 8];
+    for (a, b) in a.iter().zip(b) {
+        add_eight(&mut sums, a, b);
+    }
+    total(sums, x, y)
+}
+
+/// Eight sums side by side.
+type Sums<T> = [T; 8];
+
+/// Adds a product to each of the sums.
+#[inline(always)]
+fn add_eight<T: Float>(sums: &mut Sums<T>, a: &Sums<T>, b: &Sums<T>) {
+    for (s, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+        *s += *a * *b;
+    }
+}
+
+/// The sum of eight sums, and of the products of what is left. (Apart from the loops: as part of
+/// them it makes the compiler put the eight in eight registers.)
+#[inline(never)]
+fn total<T: Float>([a, b, c, d, e, f, g, h]: Sums<T>, x: &[T], y: &[T]) -> T {
+    let rest = x.iter().zip(y);
+    let rest = rest.fold(T::default(), |sum, (x, y)| sum + *x * *y);
+    ((a + b) + (c + d)) + ((e + f) + (g + h)) + rest
+}
+
+/// [`dot`] of each `a` with each `b`, which are equally long. (The sums have names of their own: so
+/// they stay in registers.)
+#[inline(always)]
+fn four_dots<T: Float>(a: [&[T]; 2], b: [&[T]; 2]) -> [[T; 2]; 2] {
+    let zero = [T::default(); 8];
+    let (mut p, mut q, mut r, mut s) = (zero, zero, zero, zero);
+    let ([(a0, a2), (a1, a3)], [(b0, b2), (b1, b3)]) =
+        (a.map(|v| v.as_chunks::<8>()), b.map(|v| v.as_chunks::<8>()));
+    for (((a0, a1), b0), b1) in a0.iter().zip(a1).zip(b0).zip(b1) {
+        add_eight(&mut p, a0, b0);
+        add_eight(&mut q, a0, b1);
+        add_eight(&mut r, a1, b0);
+        add_eight(&mut s, a1, b1);
+    }
+    [
+        [total(p, a2, b2), total(q, a2, b3)],
+        [total(r, a3, b2), total(s, a3, b3)],
+    ]
+}
+
+/// `out[i, j] −= Σ a[i, l]·b[j, l]` over some columns `l`, each sum as [`dot`] has it. `out` has a
+/// row for each of `a`, with an element for each row of `b`.
+pub(crate) fn subtract_dots<T: Float>(
+    out: &mut [T],
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+    over: Range<usize>,
+) {
+    // Rows of `b` are read for every row of `a`, so they are gathered in one place.
+    let mut near = Vec::with_capacity(b.rows() * over.len());
+    (0..b.rows()).for_each(|j| near.extend_from_slice(b.row(j, over.clone())));
+    let b = Matrix {
+        v: &near,
+        step: over.len(),
+    };
+    if !over.is_empty() {
+        widest(SubtractDots { out, a, b, over });
+    }
+}
+
+struct SubtractDots<'a, T> {
+    out: &'a mut [T],
+    a: Matrix<'a, T>,
+    b: Matrix<'a, T>,
+    /// Columns of `a`.
+    over: Range<usize>,
+}
+
+impl<T: Float> NullaryFnOnce for SubtractDots<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let (m, n) = (self.a.rows(), self.b.rows());
+        let a = |i: usize| self.a.row(i, self.over.clone());
+        let b = |j: usize| self.b.row(j, 0..self.b.step);
+        for i in (0..m).step_by(2) {
+            for j in (0..n).step_by(2) {
+                if i + 1 < m && j + 1 < n {
+                    let [[p, q], [r, s]] = four_dots([a(i), a(i + 1)], [b(j), b(j + 1)]);
+                    self.out[i * n + j] -= p;
+                    self.out[i * n + j + 1] -= q;
+                    self.out[(i + 1) * n + j] -= r;
+                    self.out[(i + 1) * n + j + 1] -= s;
+                    continue;
+                }
+                for i in i..m.min(i + 2) {
+                    for j in j..n.min(j + 2) {
+                        self.out[i * n + j] -= one_dot(a(i), b(j));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `y += a·x`
+pub(crate) fn add_scaled<T: Float>(y: &mut [T], a: T, x: &[T]) {
+    widest(AddScaled(y, a, x));
+}
+
+struct AddScaled<'a, T>(&'a mut [T], T, &'a [T]);
+
+impl<T: Float> NullaryFnOnce for AddScaled<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        for (y, x) in self.0.iter_mut().zip(self.2) {
+            *y += self.1 * *x;
+        }
+    }
+}
+
+/// `y[i, c] += a[i, 0]·x[0, c] + a[i, 1]·x[1, c] + …` for some columns `c`, term by term from left
+/// to right. The rows of `y` are as long as those of `x`, and as many as those of `a`, which may be
+/// longer than there are rows of `x`.
+pub(crate) fn add_products<T: Float>(
+    y: &mut [T],
+    a: Matrix<'_, T>,
+    x: &[&[T]],
+    columns: Range<usize>,
+) {
+    let Some(step) = x.first().map(|x| x.len()) else {
+        return;
+    };
+    let depth = x.len();
+    let whole = columns.end - columns.len() % COLUMNS;
+    let mut panels: Vec<[T; COLUMNS]> = Vec::with_capacity(PANELS * depth);
+    for from in (columns.start..whole).step_by(PANELS * COLUMNS) {
+        let to = whole.min(from + PANELS * COLUMNS);
+        let count = (to - from) / COLUMNS;
+        panels.resize(count * depth, [T::default(); COLUMNS]);
+        for (j, x) in x.iter().enumerate() {
+            let (all, _) = x[from..to].as_chunks();
+            let to = panels.iter_mut().skip(j).step_by(depth);
+            to.zip(all).for_each(|(to, x)| *to = *x);
+        }
+        // Sums of four rows of f32, or two of f64, fill eight vectors.
+        for (at, panel) in (from..).step_by(COLUMNS).zip(panels.chunks(depth)) {
+            let y = &mut *y;
+            match size_of::<T>() {
+                4 => widest(AddPanel::<T, 4> {
+                    y,
+                    step,
+                    at,
+                    a,
+                    panel,
+                }),
+                _ => widest(AddPanel::<T, 2> {
+                    y,
+                    step,
+                    at,
+                    a,
+                    panel,
+                }),
+            }
+        }
+    }
+    for (y, a) in y.chunks_mut(step).zip(a.v.chunks(a.step)) {
+        for (x, a) in x.iter().zip(a) {
+            add_scaled(&mut y[whole..columns.end], *a, &x[whole..columns.end]);
+        }
+    }
+}
+
+/// [`add_products`] for a panel of columns, `R` rows at a time.
+struct AddPanel<'a, T, const R: usize> {
+    y: &'a mut [T],
+    step: usize,
+    at: usize,
+    a: Matrix<'a, T>,
+    panel: &'a [[T; COLUMNS]],
+}
+
+impl<T: Float, const R: usize> NullaryFnOnce for AddPanel<'_, T, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(mut self) {
+        let rows = self.a.rows();
+        for first in (0..rows / R * R).step_by(R) {
+            self.rows::<R>(first);
+        }
+        (rows / R * R..rows).for_each(|i| self.rows::<1>(i));
+    }
+}
+
+impl<T: Float, const R: usize> AddPanel<'_, T, R> {
+    #[inline(always)]
+    fn rows<const N: usize>(&mut self, first: usize) {
+        let mut sums = [[T::default(); COLUMNS]; N];
+        let factors: [&[T]; N] =
+            std::array::from_fn(|r| self.a.row(first + r, 0..self.panel.len()));
+        for (r, sums) in sums.iter_mut().enumerate() {
+            let from = &self.y[(first + r) * self.step + self.at..][..COLUMNS];
+            sums.copy_from_slice(from);
+        }
+        for (j, x) in self.panel.iter().enumerate() {
+            for (sums, a) in sums.iter_mut().zip(&factors) {
+                let a = a[j];
+                for (s, x) in sums.iter_mut().zip(x) {
+                    *s += a * *x;
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            let to = &mut self.y[(first + r) * self.step + self.at..][..COLUMNS];
+            to.copy_from_slice(sums);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Small integers, of which sums are exact, and everything in between.
+    fn numbers(n: usize, seed: u64) -> Vec<f64> {
+        qcc_ir::eval::normal(seed, 1.0, n)
+    }
+
+    #[test]
+    fn sums_have_eight_parts() {
+        for n in [0, 1, 7, 8, 9, 40] {
+            let (a, b) = (numbers(n, 1), numbers(n, 2));
+            let mut parts = [0.0; 8];
+            for i in 0..n / 8 * 8 {
+                parts[i % 8] += a[i] * b[i];
+            }
+            let rest: f64 = (n / 8 * 8..n).map(|i| a[i] * b[i]).sum();
+            let [p, q, r, s, t, u, v, w] = parts;
+            let want = ((p + q) + (r + s)) + ((t + u) + (v + w)) + rest;
+            assert_eq!(dot(&a, &b), want, "{n}");
+        }
+    }
+
+    #[test]
+    fn blocks_of_dots_are_dots() {
+        for (m, n, k) in [(1, 1, 3), (2, 2, 16), (5, 4, 20), (4, 7, 33), (3, 0, 9)] {
+            let (a, b) = (numbers(m * k, 1), numbers(n * k, 2));
+            let matrix = |v| Matrix { v, step: k };
+            let mut out = numbers(m * n, 3);
+            let over = 1..k;
+            let mut want = out.clone();
+            for (i, v) in want.iter_mut().enumerate() {
+                let (a, b) = (&a[i / n * k..][..k], &b[i % n * k..][..k]);
+                *v -= dot(&a[over.clone()], &b[over.clone()]);
+            }
+            subtract_dots(&mut out, matrix(&a), matrix(&b), over);
+            assert_eq!(out, want, "{m} {n} {k}");
+        }
+    }
+
+    #[test]
+    fn products_are_added_term_by_term() {
+        for (m, depth, k) in [(1, 1, 1), (4, 3, 16), (7, 5, 37), (9, 2, 50), (3, 0, 5)] {
+            let (a, x) = (numbers(m * (depth + 1), 1), numbers(depth * k, 2));
+            let mut y = numbers(m * k, 3);
+            let columns = k / 4..k;
+            let mut want = y.clone();
+            for (y, a) in want.chunks_mut(k).zip(a.chunks(depth + 1)) {
+                for (x, a) in x.chunks(k).zip(a) {
+                    add_scaled(&mut y[columns.clone()], *a, &x[columns.clone()]);
+                }
+            }
+            let f32s = |v: &[f64]| -> Vec<f32> { v.iter().map(|v| *v as f32).collect() };
+            let (mut y32, a32, x32) = (f32s(&y), f32s(&a), f32s(&x));
+            let mut want32 = y32.clone();
+            for (y, a) in want32.chunks_mut(k).zip(a32.chunks(depth + 1)) {
+                for (x, a) in x32.chunks(k).zip(a) {
+                    add_scaled(&mut y[columns.clone()], *a, &x[columns.clone()]);
+                }
+            }
+            let step = depth + 1;
+            add_products(
+                &mut y,
+                Matrix { v: &a, step },
+                &x.chunks(k).collect::<Vec<_>>(),
+                columns.clone(),
+            );
+            assert_eq!(y, want, "{m} {depth} {k}");
+            add_products(
+                &mut y32,
+                Matrix { v: &a32, step },
+                &x32.chunks(k).collect::<Vec<_>>(),
+                columns,
+            );
+            assert_eq!(y32, want32, "{m} {depth} {k}");
+        }
+    }
+}
