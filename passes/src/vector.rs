@@ -42,7 +42,8 @@ impl<'a, T> Matrix<'a, T> {
     }
 }
 
-/// Runs a loop, compiled for the widest vectors of the processor.
+/// Runs a loop, compiled for the widest vectors of the processor. A loop is a type with an inlined
+/// `call`: a closure may be left outside of what is compiled for them.
 fn widest<L: NullaryFnOnce>(body: L) -> L::Output {
     pulp::Arch::new().dispatch(body)
 }
@@ -200,36 +201,16 @@ pub(crate) fn add_products<T: Float>(
     let Some(step) = x.first().map(|x| x.len()) else {
         return;
     };
-    let depth = x.len();
     let whole = columns.end - columns.len() % COLUMNS;
-    let mut panels: Vec<[T; COLUMNS]> = Vec::with_capacity(PANELS * depth);
+    let mut panels = Vec::with_capacity(PANELS * x.len());
     for from in (columns.start..whole).step_by(PANELS * COLUMNS) {
-        let to = whole.min(from + PANELS * COLUMNS);
-        let count = (to - from) / COLUMNS;
-        panels.resize(count * depth, [T::default(); COLUMNS]);
-        for (j, x) in x.iter().enumerate() {
-            let (all, _) = x[from..to].as_chunks();
-            let to = panels.iter_mut().skip(j).step_by(depth);
-            to.zip(all).for_each(|(to, x)| *to = *x);
-        }
-        // Sums of four rows of f32, or two of f64, fill eight vectors.
-        for (at, panel) in (from..).step_by(COLUMNS).zip(panels.chunks(depth)) {
-            let y = &mut *y;
+        gather(&mut panels, x, from..whole.min(from + PANELS * COLUMNS));
+        for (at, panel) in (from..).step_by(COLUMNS).zip(panels.chunks(x.len())) {
+            let place = (step, at);
+            // Sums of four rows of f32, or two of f64, fill eight vectors.
             match size_of::<T>() {
-                4 => widest(AddPanel::<T, 4> {
-                    y,
-                    step,
-                    at,
-                    a,
-                    panel,
-                }),
-                _ => widest(AddPanel::<T, 2> {
-                    y,
-                    step,
-                    at,
-                    a,
-                    panel,
-                }),
+                4 => widest(AddPanel::<T, 4>(y, place, a, panel)),
+                _ => widest(AddPanel::<T, 2>(y, place, a, panel)),
             }
         }
     }
@@ -240,50 +221,65 @@ pub(crate) fn add_products<T: Float>(
     }
 }
 
-/// [`add_products`] for a panel of columns, `R` rows at a time.
-struct AddPanel<'a, T, const R: usize> {
-    y: &'a mut [T],
-    step: usize,
-    at: usize,
-    a: Matrix<'a, T>,
-    panel: &'a [[T; COLUMNS]],
+/// Some columns of rows as panels, one after another.
+fn gather<T: Float>(panels: &mut Vec<[T; COLUMNS]>, x: &[&[T]], columns: Range<usize>) {
+    panels.resize(columns.len() / COLUMNS * x.len(), [T::default(); COLUMNS]);
+    for (j, row) in x.iter().enumerate() {
+        let (parts, _) = row[columns.clone()].as_chunks();
+        let to = panels.iter_mut().skip(j).step_by(x.len());
+        to.zip(parts).for_each(|(to, part)| *to = *part);
+    }
 }
+
+/// [`add_products`] for a panel, `R` rows of `y` at a time: `y`, how far its rows lie apart and the
+/// panel's first column, `a`, and the panel.
+struct AddPanel<'a, T, const R: usize>(
+    &'a mut [T],
+    (usize, usize),
+    Matrix<'a, T>,
+    &'a [[T; COLUMNS]],
+);
 
 impl<T: Float, const R: usize> NullaryFnOnce for AddPanel<'_, T, R> {
     type Output = ();
 
     #[inline(always)]
-    fn call(mut self) {
-        let rows = self.a.rows();
-        for first in (0..rows / R * R).step_by(R) {
-            self.rows::<R>(first);
+    fn call(self) {
+        let AddPanel(y, (step, at), a, panel) = self;
+        let factors = |i: usize| a.row(i, 0..panel.len());
+        let whole = a.rows() / R * R;
+        for i in (0..whole).step_by(R) {
+            let factors: [&[T]; R] = std::array::from_fn(|r| factors(i + r));
+            add_block(&mut y[i * step + at..], step, factors, panel);
         }
-        (rows / R * R..rows).for_each(|i| self.rows::<1>(i));
+        for i in whole..a.rows() {
+            add_block(&mut y[i * step + at..], step, [factors(i)], panel);
+        }
     }
 }
 
-impl<T: Float, const R: usize> AddPanel<'_, T, R> {
-    #[inline(always)]
-    fn rows<const N: usize>(&mut self, first: usize) {
-        let mut sums = [[T::default(); COLUMNS]; N];
-        let factors: [&[T]; N] =
-            std::array::from_fn(|r| self.a.row(first + r, 0..self.panel.len()));
-        for (r, sums) in sums.iter_mut().enumerate() {
-            let from = &self.y[(first + r) * self.step + self.at..][..COLUMNS];
-            sums.copy_from_slice(from);
-        }
-        for (j, x) in self.panel.iter().enumerate() {
-            for (sums, a) in sums.iter_mut().zip(&factors) {
-                let a = a[j];
-                for (s, x) in sums.iter_mut().zip(x) {
-                    *s += a * *x;
-                }
+/// The sums of `R` rows, which lie `step` apart, in a panel.
+#[inline(always)]
+fn add_block<T: Float, const R: usize>(
+    y: &mut [T],
+    step: usize,
+    factors: [&[T]; R],
+    panel: &[[T; COLUMNS]],
+) {
+    let mut sums = [[T::default(); COLUMNS]; R];
+    for (r, sums) in sums.iter_mut().enumerate() {
+        sums.copy_from_slice(&y[r * step..][..COLUMNS]);
+    }
+    for (j, x) in panel.iter().enumerate() {
+        for (sums, a) in sums.iter_mut().zip(&factors) {
+            let a = a[j];
+            for (s, x) in sums.iter_mut().zip(x) {
+                *s += a * *x;
             }
         }
-        for (r, sums) in sums.iter().enumerate() {
-            let to = &mut self.y[(first + r) * self.step + self.at..][..COLUMNS];
-            to.copy_from_slice(sums);
-        }
+    }
+    for (r, sums) in sums.iter().enumerate() {
+        y[r * step..][..COLUMNS].copy_from_slice(sums);
     }
 }
 

@@ -21,11 +21,17 @@ const BLOCK: usize = 64;
 /// Terms of a sum that are taken together: this many of two blocks' rows stay in the cache.
 const DEPTH: usize = 256;
 
-/// `R`, row-major `[k, k]`; `None` when `h` is not positive definite to working precision.
-pub(super) fn inverse_factor(mut h: Vec<f64>, k: usize, threads: usize) -> Option<Vec<f64>> {
+/// `R`, row-major `[k, k]`, its elements stored by `narrow`; `None` when `h` is not positive
+/// definite to working precision.
+pub(super) fn inverse_factor<T: Copy + Default + Send>(
+    mut h: Vec<f64>,
+    k: usize,
+    threads: usize,
+    narrow: fn(f64) -> T,
+) -> Option<Vec<T>> {
     h.reverse();
     factor(&mut h, k, threads)?;
-    Some(reversed_inverse(h, k, threads))
+    Some(reversed_inverse(h, k, threads, narrow))
 }
 
 /// Cholesky factorisation in place: the lower triangle of `a` becomes `L` with `L·Lᵀ = a`.
@@ -56,7 +62,12 @@ fn factor(a: &mut [f64], k: usize, threads: usize) -> Option<()> {
 }
 
 /// `J L⁻¹ J` of the lower triangle of `l`, zeros below the diagonal.
-fn reversed_inverse(l: Vec<f64>, k: usize, threads: usize) -> Vec<f64> {
+fn reversed_inverse<T: Copy + Default + Send>(
+    l: Vec<f64>,
+    k: usize,
+    threads: usize,
+    narrow: fn(f64) -> T,
+) -> Vec<T> {
     // The first panels are the longest: each thread gets some from both ends.
     let panels: Vec<usize> = (0..k).step_by(BLOCK).collect();
     let pairs: Vec<Vec<usize>> = (0..panels.len().div_ceil(2))
@@ -66,16 +77,20 @@ fn reversed_inverse(l: Vec<f64>, k: usize, threads: usize) -> Vec<f64> {
             pair
         })
         .collect();
+    // What is 0 above a panel is not kept.
+    let kept = |from: usize| -> (usize, Vec<T>) {
+        let x = columns(&l, k, from);
+        let tails = x.chunks(k).flat_map(|column| &column[from..]);
+        (from, tails.map(|v| narrow(*v)).collect())
+    };
     let solved = parallel::map(&pairs, threads, |pair| {
-        pair.iter()
-            .map(|from| (*from, columns(&l, k, *from)))
-            .collect::<Vec<_>>()
+        pair.iter().map(|from| kept(*from)).collect::<Vec<_>>()
     });
     drop(l);
-    let mut r = vec![0.0; k * k];
+    let mut r = vec![T::default(); k * k];
     for (from, x) in solved.into_iter().flatten() {
-        for (c, column) in x.chunks(k).enumerate() {
-            for (i, v) in column.iter().enumerate().skip(from + c) {
+        for (c, column) in x.chunks(k - from).enumerate() {
+            for (i, v) in (from..k).zip(column).skip(c) {
                 r[(k - 1 - i) * k + (k - 1 - from - c)] = *v;
             }
         }
@@ -174,6 +189,10 @@ impl Block {
 mod tests {
     use super::*;
 
+    fn in_f64(h: Vec<f64>, k: usize, threads: usize) -> Option<Vec<f64>> {
+        inverse_factor(h, k, threads, |v| v)
+    }
+
     #[test]
     fn the_factor_inverts() {
         for k in [1, 13, 64, 65, 150] {
@@ -184,12 +203,8 @@ mod tests {
                     row.iter_mut().zip(t).for_each(|(h, b)| *h += a * b);
                 }
             }
-            let r = inverse_factor(h.clone(), k, 1).unwrap();
-            assert_eq!(
-                inverse_factor(h.clone(), k, 3).unwrap(),
-                r,
-                "threads at {k}"
-            );
+            let r = in_f64(h.clone(), k, 1).unwrap();
+            assert_eq!(in_f64(h.clone(), k, 3).unwrap(), r, "threads at {k}");
             for i in 0..k {
                 assert!(r[i * k + i] > 0.0);
                 assert!(r[i * k..i * k + i].iter().all(|v| *v == 0.0));
@@ -213,15 +228,15 @@ mod tests {
 
     #[test]
     fn what_is_not_positive_definite_has_none() {
-        assert_eq!(inverse_factor(vec![1.0, 2.0, 2.0, 1.0], 2, 1), None);
-        assert_eq!(inverse_factor(vec![0.0], 1, 1), None);
-        assert_eq!(inverse_factor(vec![f64::NAN], 1, 1), None);
-        assert_eq!(inverse_factor(vec![4.0], 1, 1), Some(vec![0.5]));
+        assert_eq!(in_f64(vec![1.0, 2.0, 2.0, 1.0], 2, 1), None);
+        assert_eq!(in_f64(vec![0.0], 1, 1), None);
+        assert_eq!(in_f64(vec![f64::NAN], 1, 1), None);
+        assert_eq!(in_f64(vec![4.0], 1, 1), Some(vec![0.5]));
         // Rank one, in the second block.
         let mut h = vec![0.0; 66 * 66];
         (0..66).for_each(|i| h[i * 66 + i] = 1.0);
         h[1] = 1.0;
         h[66] = 1.0;
-        assert_eq!(inverse_factor(h, 66, 2), None);
+        assert_eq!(in_f64(h, 66, 2), None);
     }
 }

@@ -31,7 +31,7 @@ use qcc_ir::format::FormatError;
 /// Columns whose corrections wait for the end of their block, at most.
 const BLOCK: usize = 128;
 /// Rows that a thread takes at a time.
-const ROWS: usize = 32;
+const ROWS: usize = 64;
 /// How often the damping is raised tenfold before a Hessian is given up.
 const RAISES: usize = 4;
 
@@ -168,8 +168,8 @@ impl Gptq {
                     false => 2.0 * row[*b],
                 }));
             }
-            if let Some(r) = inverse_factor(h, k, self.threads) {
-                return Some((r.into_iter().map(|v| v as f32).collect(), damping));
+            if let Some(r) = inverse_factor(h, k, self.threads, |v| v as f32) {
+                return Some((r, damping));
             }
             damping = (damping * 10.0).max(1e-6);
         }

@@ -25,7 +25,7 @@ use crate::vector::{self, add_products, add_scaled, dot};
 use std::ops::Range;
 
 /// Rows that a thread takes at a time: they share the reads of `H`.
-const ROWS: usize = 32;
+const ROWS: usize = 64;
 /// Columns whose changes are spread to all others together.
 const BLOCK: usize = 64;
 /// Fewer changes than one in so many are spread one by one.
