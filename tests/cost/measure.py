@@ -47,10 +47,10 @@ that the process had resident at one time (`VmHWM`): everything, the pages of ma
 
 A compilation holds a layer at a time. Weights stay in the model's mapped file: an op reads its own
 when it runs and gives the pages back after; a search that runs one block often holds the weights of
-that block. Weight methods run the samples from layer to layer;
-what they carry along, activations and codes, goes to a temporary file beyond `--max-memory`. What
-grows with depth is what is known of each layer: its decisions, the statistics of its inputs, the
-scales of its weight. `tests/tests/memory.rs` counts bytes and holds compilations to it.
+that block. Weight methods run the samples from layer to layer; what they carry along, activations and
+codes, goes to a temporary file beyond `--max-memory`, which counts neither `XᵀX` of a layer nor its
+factor. What grows with depth is what is known of each layer: its decisions, the statistics of its
+inputs, the scales of its weight. `tests/tests/memory.rs` counts bytes and holds compilations to it.
 
 ## A model of 20 MB
 
