@@ -60,19 +60,14 @@ impl<T: Float> NullaryFnOnce for Dot<'_, T> {
 
     #[inline(always)]
     fn call(self) -> T {
-        one_dot(self.0, self.1)
+        let len = self.0.len().min(self.1.len());
+        let ((a, x), (b, y)) = (self.0[..len].as_chunks(), self.1[..len].as_chunks());
+        let mut sums = [T::default(); 8];
+        for (a, b) in a.iter().zip(b) {
+            add_eight(&mut sums, a, b);
+        }
+        total(sums, x, y)
     }
-}
-
-#[inline(always)]
-fn one_dot<T: Float>(a: &[T], b: &[T]) -> T {
-    let len = a.len().min(b.len());
-    let ((a, x), (b, y)) = (a[..len].as_chunks(), b[..len].as_chunks());
-    let mut sums = [T::default(); 8];
-    for (a, b) in a.iter().zip(b) {
-        add_eight(&mut sums, a, b);
-    }
-    total(sums, x, y)
 }
 
 /// Eight sums side by side.
@@ -153,17 +148,12 @@ impl<T: Float> NullaryFnOnce for SubtractDots<'_, T> {
         let b = |j: usize| self.b.row(j, 0..self.b.step);
         for i in (0..m).step_by(2) {
             for j in (0..n).step_by(2) {
-                if i + 1 < m && j + 1 < n {
-                    let [[p, q], [r, s]] = four_dots([a(i), a(i + 1)], [b(j), b(j + 1)]);
-                    self.out[i * n + j] -= p;
-                    self.out[i * n + j + 1] -= q;
-                    self.out[(i + 1) * n + j] -= r;
-                    self.out[(i + 1) * n + j + 1] -= s;
-                    continue;
-                }
-                for i in i..m.min(i + 2) {
-                    for j in j..n.min(j + 2) {
-                        self.out[i * n + j] -= one_dot(a(i), b(j));
+                // At an end without a second row the last is taken twice and stored once.
+                let (k, l) = ((i + 1).min(m - 1), (j + 1).min(n - 1));
+                let sums = four_dots([a(i), a(k)], [b(j), b(l)]);
+                for (i, sums) in (i..=k).zip(sums) {
+                    for (j, sum) in (j..=l).zip(sums) {
+                        self.out[i * n + j] -= sum;
                     }
                 }
             }

@@ -337,9 +337,7 @@ impl CpuExecutor {
     pub fn new(options: CpuOptions) -> Self {
         CpuExecutor { options }
     }
-}
 
-impl CpuExecutor {
     /// A program with taps.
     fn tapped<'m>(
         module: &'m Module,

@@ -29,12 +29,10 @@ use super::scheme::QuantSpec;
 use super::stream::{Group, Stream, groups};
 use super::trial::{Trial, block_outputs, own_outputs, squared_error};
 use crate::pass::{Pass, PassContext};
-use crate::weights::{Transform, derive, format_error, read_f32};
+use qcc_ir::Tensor;
 use qcc_ir::diag::Result;
-use qcc_ir::format::encode_slice;
-use qcc_ir::graph::{Func, Module, OpId};
+use qcc_ir::graph::{Func, Module, OpId, Weight};
 use qcc_ir::ledger::{Candidate, Decision, Topic};
-use qcc_ir::{DType, Tensor};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -189,9 +187,7 @@ impl Inputs {
                 }
                 rows += 1;
             }
-            gram.resize(seen.gram.len(), 0.0);
-            let products = gram.iter_mut().zip(seen.gram);
-            products.for_each(|(sum, v)| *sum += f64::from(*v));
+            seen.add_gram(&mut gram);
             Ok(())
         })?;
         let means = sums.into_iter().map(|s| s / rows.max(1) as f64).collect();
@@ -219,7 +215,6 @@ fn first_least(tried: &[Tried]) -> &Tried {
 /// A block and the layers whose weights it leaves open.
 struct Search<'s, 'm> {
     trial: Trial<'s>,
-    module: &'m Module,
     /// By position of their ops.
     layers: Vec<(&'m Assigned, Nearest)>,
 }
@@ -240,14 +235,9 @@ impl<'s, 'm> Search<'s, 'm> {
             Target::Norm(_) => block_outputs(f, &ops),
             Target::Rows(_) | Target::Product(_) => own_outputs(f, &ops),
         };
-        let weight = |l: &'m Assigned| {
-            let spec = l.choice.map(|q| q.weights);
-            Ok((l, Nearest::new(source(module, l)?, spec, threads)?))
-        };
         Ok(Search {
             trial: Trial::new(stream, stream.block(&ops, &outputs)?),
-            module,
-            layers: layers.into_iter().map(weight).collect::<Result<_>>()?,
+            layers: Nearest::of(module, layers, threads)?,
         })
     }
 
@@ -265,12 +255,14 @@ impl<'s, 'm> Search<'s, 'm> {
         let wanted = self.trial.outputs(&mut *ready, &float)?;
         let mut tried = Vec::with_capacity(ratios.len());
         for ratio in ratios {
-            let s: Arc<[f32]> = factors(means, *ratio).into();
+            let s = factors(means, *ratio);
             let gram = gram.map(|g| scaled_gram(g, &s));
             let weight = |(l, nearest): &(&Assigned, Nearest)| match (l.choice, &gram) {
                 (None, _) => Ok(nearest.float().clone()),
                 (Some(_), None) => nearest.scaled(&s, true),
-                (Some(q), Some(gram)) => self.by_gptq(ctx, l, &q.weights, &s, gram),
+                (Some(q), Some(gram)) => {
+                    nearest.rounded_by(&s, &|w| by_gptq(ctx, w, &q.weights, gram))
+                }
             };
             let weights: Vec<Tensor> = self.layers.iter().map(weight).collect::<Result<_>>()?;
             let got = self.trial.outputs(&mut *ready, &weights)?;
@@ -282,44 +274,23 @@ impl<'s, 'm> Search<'s, 'm> {
         }
         Ok(tried)
     }
+}
 
-    /// A weight with its columns scaled, rounded by GPTQ, and scaled back, in its own format.
-    fn by_gptq(
-        &self,
-        ctx: &PassContext<'_>,
-        l: &Assigned,
-        spec: &QuantSpec,
-        s: &Arc<[f32]>,
-        gram: &[f64],
-    ) -> Result<Tensor> {
-        let w = source(self.module, l)?;
-        let fit = Fit {
-            methods: Methods {
-                gptq: true,
-                table: spec.is_table(),
-                ..Methods::default()
-            },
-            gptq: &ctx.options.gptq,
-            threads: ctx.threads,
-            scores: false,
-            global: None,
-        };
-        let scale = Transform::Scale {
-            axis: 1,
-            factors: s.clone(),
-            divide: false,
-            dtype: DType::F32,
-        };
-        let scaled = derive(w, scale)?;
-        let (coded, _) = fit.weight(&scaled, *spec, Some(gram))?;
-        let mut v = read_f32(&real(&scaled, &coded)?)?;
-        for row in v.chunks_mut(s.len().max(1)) {
-            row.iter_mut().zip(s.iter()).for_each(|(v, s)| *v /= s);
-        }
-        let mut t = Tensor::zeros(w.dtype, &w.dims)?;
-        encode_slice(w.dtype, &v, t.bytes_mut()).map_err(|e| format_error(e, &w.name))?;
-        Ok(t)
-    }
+/// The real values of a weight after rounding by GPTQ.
+fn by_gptq(ctx: &PassContext<'_>, w: &Weight, spec: &QuantSpec, gram: &[f64]) -> Result<Weight> {
+    let fit = Fit {
+        methods: Methods {
+            gptq: true,
+            table: spec.is_table(),
+            ..Methods::default()
+        },
+        gptq: &ctx.options.gptq,
+        threads: ctx.threads,
+        scores: false,
+        global: None,
+    };
+    let (coded, _) = fit.weight(w, *spec, Some(gram))?;
+    real(w, &coded)
 }
 
 /// `XᵀX` of inputs that are divided by factors.

@@ -108,10 +108,7 @@ fn with_data(
     let mut gram: Vec<f64> = Vec::new();
     let asked = group.members.iter().any(|i| methods[*i].need_data());
     stream.advance(group, asked, &mut |seen| {
-        gram.resize(seen.gram.len(), 0.0);
-        for (sum, v) in gram.iter_mut().zip(seen.gram) {
-            *sum += f64::from(*v);
-        }
+        seen.add_gram(&mut gram);
         Ok(())
     })?;
     for i in &group.members {
@@ -181,7 +178,7 @@ fn gram<'a>(f: &Func, ctx: &'a PassContext<'_>, site: &Site) -> Option<&'a [f64]
 }
 
 /// The weight of a layer.
-pub(crate) fn source<'m>(m: &'m Module, l: &Assigned) -> Result<&'m Weight> {
+pub(super) fn source<'m>(m: &'m Module, l: &Assigned) -> Result<&'m Weight> {
     match m.funcs[0].def_op(l.site.weight_value).map(|o| &o.kind) {
         Some(OpKind::Const { weight, .. }) => Ok(m.weight(*weight)),
         _ => Err(Diagnostic::error(

@@ -48,7 +48,7 @@ mod trial;
 pub(crate) use assign::{Acts, Assigned, Intent, Quantized, assign, intents, scale as input_scale};
 pub(crate) use awq::Awq;
 pub use coded::CodedWeights;
-pub(crate) use fit::{FitWeights, source};
+pub(crate) use fit::FitWeights;
 pub(crate) use fold::{Folded, Target, product_name, target};
 pub use grid::Grid;
 pub use methods::Algo;

@@ -7,6 +7,8 @@
 //! Searches want this for some twenty `s`. So the weight is read once, and it is taken in pieces of
 //! whole rows, which share no scale with others, on several threads: what is in between stays small.
 
+use super::assign::Assigned;
+use super::fit::source;
 use super::fit_weight::{Fit, real};
 use super::methods::Methods;
 use super::rtn::global_scale;
@@ -18,7 +20,7 @@ use qcc_ir::Tensor;
 use qcc_ir::diag::Result;
 use qcc_ir::eval::weight_tensor;
 use qcc_ir::format::{decode_slice, encode_slice};
-use qcc_ir::graph::Weight;
+use qcc_ir::graph::{Module, Weight};
 
 /// Elements of a piece, about.
 const PIECE: usize = 1 << 18;
@@ -33,11 +35,27 @@ pub(crate) struct Nearest {
 }
 
 impl Nearest {
+    /// Layers with their weights.
+    ///
+    /// # Errors
+    /// When a weight cannot be read.
+    pub(crate) fn of<'a>(
+        m: &Module,
+        layers: Vec<&'a Assigned>,
+        threads: usize,
+    ) -> Result<Vec<(&'a Assigned, Self)>> {
+        let weight = |l: &'a Assigned| {
+            let spec = l.choice.map(|q| q.weights);
+            Ok((l, Nearest::new(source(m, l)?, spec, threads)?))
+        };
+        layers.into_iter().map(weight).collect()
+    }
+
     /// Reads a weight.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub(crate) fn new(source: &Weight, spec: Option<QuantSpec>, threads: usize) -> Result<Self> {
+    fn new(source: &Weight, spec: Option<QuantSpec>, threads: usize) -> Result<Self> {
         Ok(Nearest {
             name: source.name.clone(),
             float: weight_tensor(source)?,
@@ -68,12 +86,30 @@ impl Nearest {
                 v = self.rounded(&v, spec, global)?;
             }
             if back {
-                let rows = v.chunks_mut(factors.len().max(1));
-                rows.for_each(|row| row.iter_mut().zip(factors).for_each(|(v, s)| *v /= s));
+                divide(&mut v, factors);
             }
             encode_slice(self.float.dtype(), &v, to).map_err(|e| format_error(e, &self.name))
         });
         done.into_iter().collect::<Result<Vec<()>>>()?;
+        Ok(out)
+    }
+
+    /// As [`Nearest::scaled`] and back, rounded by `round` and all at once.
+    ///
+    /// # Errors
+    /// What `round` reports.
+    pub(super) fn rounded_by(
+        &self,
+        factors: &[f32],
+        round: &dyn Fn(&Weight) -> Result<Weight>,
+    ) -> Result<Tensor> {
+        let v = self.multiplied(self.float.bytes(), factors)?;
+        let w = inline_f32(self.name.clone(), self.float.dims().to_vec(), &v);
+        drop(v);
+        let mut v = read_f32(&round(&w)?)?;
+        divide(&mut v, factors);
+        let mut out = Tensor::zeros(self.float.dtype(), self.float.dims())?;
+        encode_slice(out.dtype(), &v, out.bytes_mut()).map_err(|e| format_error(e, &self.name))?;
         Ok(out)
     }
 
@@ -83,8 +119,11 @@ impl Nearest {
         (self.float.numel() / rows.max(1)).max(1)
     }
 
-    /// Bytes of a piece: rows that share no scale with others.
+    /// Bytes of a piece: rows that share no scale with others, nor a byte.
     fn piece_bytes(&self) -> usize {
+        if self.float.dtype().bits() < 8 {
+            return self.float.bytes().len().max(1);
+        }
         let (all, row) = (self.float.numel(), self.row());
         let shared = self.spec.map_or(1, |s| s.blocks(all / row, row).rows);
         let rows = (PIECE / row).max(1).next_multiple_of(shared);
@@ -95,7 +134,8 @@ impl Nearest {
     /// A piece with its columns multiplied.
     fn multiplied(&self, piece: &[u8], factors: &[f32]) -> Result<Vec<f32>> {
         let dtype = self.float.dtype();
-        let mut v = vec![0.0; piece.len() * 8 / dtype.bits() as usize];
+        let elements = piece.len() * 8 / dtype.bits() as usize;
+        let mut v = vec![0.0; elements.min(self.float.numel())];
         decode_slice(dtype, piece, &mut v).map_err(|e| format_error(e, &self.name))?;
         for row in v.chunks_mut(factors.len().max(1)) {
             row.iter_mut().zip(factors).for_each(|(v, s)| *v *= s);
@@ -137,6 +177,13 @@ impl Nearest {
         };
         let (coded, _) = fit.weight(&w, spec, None)?;
         read_f32(&real(&w, &coded)?)
+    }
+}
+
+/// Divides the columns of rows by factors.
+fn divide(v: &mut [f32], factors: &[f32]) {
+    for row in v.chunks_mut(factors.len().max(1)) {
+        row.iter_mut().zip(factors).for_each(|(v, s)| *v /= s);
     }
 }
 
@@ -200,6 +247,18 @@ mod tests {
                 assert!(v == whole(&w, spec(name), &s, back), "{name} {dtype}");
             }
         }
+    }
+
+    #[test]
+    fn rows_that_share_a_byte_are_one_piece() {
+        let values: Vec<f32> = (0..15).map(|i| i as f32 / 4.0 - 2.0).collect();
+        let w = inline_as("w".into(), DType::E2M1, vec![3, 5], &values).unwrap();
+        let s = [1.0, 2.0, 0.5, 1.0, 4.0];
+        let got = Nearest::new(&w, Some(spec("int4")), 2).unwrap();
+        let got = got.scaled(&s, true).unwrap();
+        let mut v = vec![0.0f32; 15];
+        decode_slice(DType::E2M1, got.bytes(), &mut v).unwrap();
+        assert_eq!(v, whole(&w, spec("int4"), &s, true));
     }
 
     #[test]

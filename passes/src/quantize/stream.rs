@@ -81,12 +81,19 @@ pub(crate) struct Seen<'a> {
     /// The input.
     x: &'a Tensor,
     /// `XᵀX` of its rows, row-major; nothing if it was not asked for.
-    pub(crate) gram: &'a [f32],
+    gram: &'a [f32],
     /// Which positions a mask leaves, where each has equally many rows.
     keep: Option<Vec<bool>>,
 }
 
 impl Seen<'_> {
+    /// Adds `XᵀX` to that of earlier batches.
+    pub(crate) fn add_gram(&self, sum: &mut Vec<f64>) {
+        sum.resize(self.gram.len(), 0.0);
+        let products = sum.iter_mut().zip(self.gram);
+        products.for_each(|(sum, v)| *sum += f64::from(*v));
+    }
+
     /// The rows that no mask excludes, one after another.
     pub(crate) fn rows(&self, channels: usize) -> Result<Vec<f32>> {
         let all = floats(self.x)?;
@@ -285,10 +292,13 @@ impl Block {
     }
 }
 
-/// Bytes of the weights that a module's entry function reads.
+/// Bytes that the weights of a module's entry function take, in f32 where they are narrower.
 fn constant_bytes(m: &Module) -> u64 {
     let sources = m.funcs[0].ops.iter().filter_map(|op| match op.kind {
-        OpKind::Const { weight, .. } => m.weight(weight).byte_len(),
+        OpKind::Const { weight, .. } => {
+            let w = m.weight(weight);
+            w.byte_len().max(w.numel().and_then(|n| n.checked_mul(4)))
+        }
         _ => None,
     });
     sources.fold(0, u64::saturating_add)

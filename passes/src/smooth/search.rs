@@ -25,8 +25,7 @@ use super::smoothed;
 use super::spot::{Choice, Spot, name};
 use crate::pass::PassContext;
 use crate::quantize::{
-    Assigned, Nearest, Stream, Target, Trial, block_outputs, first_least, quantized, source,
-    squared_error,
+    Assigned, Nearest, Stream, Target, Trial, block_outputs, first_least, quantized, squared_error,
 };
 use crate::statistics::Statistics;
 use qcc_ir::Tensor;
@@ -79,17 +78,13 @@ impl Bench<'_> {
     }
 
     /// The best strength of one spot by the output of its block.
-    fn best<'b>(&self, stream: &Stream<'_>, spot: &Spot<'b>, threads: usize) -> Result<Choice> {
+    fn best(&self, stream: &Stream<'_>, spot: &Spot<'_>, threads: usize) -> Result<Choice> {
         let f = &self.module.funcs[0];
         let mut layers = spot.readers.clone();
         layers.sort_by_key(|l| l.site.op);
         let ops: Vec<OpId> = layers.iter().map(|l| l.site.op).collect();
         let trial = Trial::new(stream, stream.block(&ops, &block_outputs(f, &ops))?);
-        let weight = |l: &'b Assigned| {
-            let spec = l.choice.map(|q| q.weights);
-            Ok((l, Nearest::new(source(self.module, l)?, spec, threads)?))
-        };
-        let layers: Vec<_> = layers.into_iter().map(weight).collect::<Result<_>>()?;
+        let layers = Nearest::of(self.module, layers, threads)?;
         let float: Vec<Tensor> = layers.iter().map(|(_, w)| w.float().clone()).collect();
         let wanted = trial.outputs(&mut *trial.prepare(trial.module())?, &float)?;
         let fake = Fake::new(trial.module(), self.module, layers)?;
