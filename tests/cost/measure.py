@@ -65,9 +65,7 @@ SEVEN = """
 One decoder layer of width {width} and MLP {mlp}: q, k, v, o, gate, up and down, 202 million weights
 in f32 (810 MB, generated, in an external file), with {windows} windows of {tokens} tokens where there are
 data. The model has nothing else but an embedding and a head of 1024 tokens, so {blocks} times as long is
-what a model of {blocks} layers takes: that is the last column, and it is computed, not measured. Rows
-that search smoothing have none: strengths of what `o` and `down` read are tried on everything up to the
-end of the model, so the search takes longer than in proportion (depth 4 and 8 below).
+what a model of {blocks} layers takes: that is the last column, and it is computed, not measured.
 
 """
 SEVEN_TABLE = (
@@ -88,11 +86,6 @@ def processor():
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return "unknown processor"
-
-
-def searches(flags):
-    """Whether a compilation searches the strength of smoothing."""
-    return "--int8" in flags and "--calib" in flags and "--smooth" not in flags
 
 
 class Bench:
@@ -133,7 +126,7 @@ class Bench:
             f"{said['bytes'] / 1e6:.1f} MB",
         ]
         if blocks:
-            cells.append("" if searches(flags) else f"{cpu * blocks / 3600:.2f}")
+            cells.append(f"{cpu * blocks / 3600:.2f}")
         line = f"| {' | '.join(cells)} |\n"
         print(line, end="", flush=True)
         return line

@@ -22,16 +22,16 @@
 use super::assign::{Assigned, assign};
 use super::fit::{methods_of, source, stream};
 use super::fit_weight::{Fit, real};
-use super::fold::{Folded, Target, target};
+use super::fold::{Folded, target};
 use super::methods::Methods;
 use super::nearest::Nearest;
 use super::scheme::QuantSpec;
 use super::stream::{Group, Stream, groups};
-use super::trial::{Trial, block_outputs, own_outputs, squared_error};
+use super::trial::{Trial, block_outputs, squared_error};
 use crate::pass::{Pass, PassContext};
 use qcc_ir::Tensor;
 use qcc_ir::diag::Result;
-use qcc_ir::graph::{Func, Module, OpId, Weight};
+use qcc_ir::graph::{Func, Module, OpId, ValueId, Weight};
 use qcc_ir::ledger::{Candidate, Decision, Topic};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -91,7 +91,7 @@ impl Pass for Awq {
             let mut inputs = Inputs::of(&mut stream, &g, channels, by_gptq)?;
             to.tie(&mut inputs.means, f64::max);
             let means = &inputs.means;
-            let search = Search::new(module, &stream, to, &readers, ctx.threads)?;
+            let search = Search::new(module, &stream, g.input, &readers, ctx.threads)?;
             let all: Vec<usize> = (0..RATIOS).collect();
             let mut tried = search.losses(ctx, means, &all, None)?;
             let mut best = first_least(&tried).ratio;
@@ -223,7 +223,7 @@ impl<'s, 'm> Search<'s, 'm> {
     fn new(
         module: &'m Module,
         stream: &'s Stream<'s>,
-        to: Target,
+        x: ValueId,
         readers: &[&'m Assigned],
         threads: usize,
     ) -> Result<Self> {
@@ -231,10 +231,7 @@ impl<'s, 'm> Search<'s, 'm> {
         let mut layers = readers.to_vec();
         layers.sort_by_key(|l| l.site.op);
         let ops: Vec<OpId> = layers.iter().map(|l| l.site.op).collect();
-        let outputs = match to {
-            Target::Norm(_) => block_outputs(f, &ops),
-            Target::Rows(_) | Target::Product(_) => own_outputs(f, &ops),
-        };
+        let outputs = block_outputs(f, x, &ops);
         Ok(Search {
             trial: Trial::new(stream, stream.block(&ops, &outputs)?),
             layers: Nearest::of(module, layers, threads)?,

@@ -1,11 +1,12 @@
 //! Blocks of the float model to try variants on.
 //!
 //! A search wants to know how much a variant of some layers changes what the model computes
-//! behind them. The *block* of layers that read the same value is what follows them up to the
-//! first layer output where their paths have met again (attention with its projection, or the
-//! whole MLP), or the layers themselves where the paths never meet. It is run on a few batches,
-//! evenly spread, of the float model; errors are sums of squares in f64 in the order of batches
-//! and outputs.
+//! behind them. The *block* of layers that read a norm is what follows them up to the first value
+//! behind another layer where their paths have met again: attention with its projection, the whole
+//! MLP, or the sum of both where they run side by side. Of other layers, or where the paths never
+//! meet, the block is the layers themselves. Either way its length does not grow with the model's.
+//! It is run on a few batches, evenly spread, of the float model; errors are sums of squares in f64
+//! in the order of batches and outputs.
 
 use super::stream::{Block, Stream, floats};
 use qcc_ir::Tensor;
@@ -103,19 +104,27 @@ pub(crate) fn first_least(losses: &[f64]) -> usize {
     best
 }
 
-/// What the block of these layers, in the order of their ops, computes.
-pub(crate) fn block_outputs(f: &Func, layers: &[OpId]) -> Vec<ValueId> {
-    meeting(f, layers).unwrap_or_else(|| own_outputs(f, layers))
+/// What the block of these readers of `x`, in the order of their ops, gives.
+///
+/// What another layer makes reaches the model through these layers alone, and they mostly end in a
+/// residual sum: there their own error is the block's. What a norm makes has no such end before
+/// its layers' paths have met.
+pub(crate) fn block_outputs(f: &Func, x: ValueId, layers: &[OpId]) -> Vec<ValueId> {
+    let meeting = from_norm(f, x).then(|| meeting(f, layers)).flatten();
+    let own = || layers.iter().map(|o| f.ops[o.index()].results[0]).collect();
+    meeting.map_or_else(own, |v| vec![v])
 }
 
-/// The layers' own results.
-pub(crate) fn own_outputs(f: &Func, layers: &[OpId]) -> Vec<ValueId> {
-    let own = layers.iter().map(|o| f.ops[o.index()].results[0]);
-    own.collect()
+/// Whether a norm makes a value.
+pub(crate) fn from_norm(f: &Func, x: ValueId) -> bool {
+    matches!(
+        f.def_op(x).map(|o| &o.kind),
+        Some(OpKind::LayerNorm { expr: None, .. } | OpKind::RmsNorm { expr: None, .. })
+    )
 }
 
-/// The output of the first other layer through which all paths from these layers lead.
-fn meeting(f: &Func, layers: &[OpId]) -> Option<Vec<ValueId>> {
+/// The first value behind at least one other layer through which all paths from these layers lead.
+fn meeting(f: &Func, layers: &[OpId]) -> Option<ValueId> {
     let mut last_use = vec![0usize; f.values.len()];
     for (i, op) in f.ops.iter().enumerate() {
         op.operands.iter().for_each(|v| last_use[v.index()] = i);
@@ -126,17 +135,91 @@ fn meeting(f: &Func, layers: &[OpId]) -> Option<Vec<ValueId>> {
     let first = layers.first()?.index();
     let last = layers.last()?.index();
     let mut open: BTreeSet<ValueId> = BTreeSet::new();
+    let mut passed = false;
     for (i, op) in f.ops.iter().enumerate().skip(first) {
         let own = layers.iter().any(|l| l.index() == i);
         if !own && !op.operands.iter().any(|v| open.contains(v)) {
             continue;
         }
+        passed |= !own && matches!(op.kind, OpKind::Linear { .. });
         open.extend(&op.results);
         open.retain(|v| last_use[v.index()] > i);
-        let layer = matches!(op.kind, OpKind::Linear { .. });
-        if i > last && layer && open.len() == 1 && open.contains(&op.results[0]) {
-            return Some(vec![op.results[0]]);
+        if i > last && passed && open.len() == 1 && open.contains(&op.results[0]) {
+            return Some(op.results[0]);
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::module;
+    use qcc_ir::graph::Def;
+
+    /// A residual block; `#` is its number, `+` the next one's.
+    const MLP: &str = r#"%h#: f32[n, 2] = rms_norm %x#, %g {eps = 0.00001} @"norm#"
+      %up#: f32[n, 2] = linear %h#, %w @"up#"
+      %relu#: f32[n, 2] = relu %up#
+      %down#: f32[n, 2] = linear %relu#, %w @"down#"
+      %x+: f32[n, 2] = add %x#, %down#"#;
+
+    /// One with another layer beside its MLP.
+    const PARALLEL: &str = r#"%h#: f32[n, 2] = rms_norm %x#, %g {eps = 0.00001} @"norm#"
+      %side#: f32[n, 2] = linear %h#, %w @"side#"
+      %up#: f32[n, 2] = linear %h#, %w @"up#"
+      %relu#: f32[n, 2] = relu %up#
+      %down#: f32[n, 2] = linear %relu#, %w @"down#"
+      %both#: f32[n, 2] = add %down#, %side#
+      %x+: f32[n, 2] = add %x#, %both#"#;
+
+    fn deep(block: &str, depth: usize) -> Module {
+        let each = |i: usize| {
+            let block = block.replace('#', &i.to_string());
+            block.replace('+', &(i + 1).to_string())
+        };
+        let blocks: Vec<String> = (0..depth).map(each).collect();
+        module(&format!(
+            "dim n = 1..8
+            weight @g: f32[2] = [1.0, 1.0]
+            weight @w: f32[2, 2] = [1.0, 0.5, -1.0, 2.0]
+            func @main(%x0: f32[n, 2]) -> (y: f32[n, 2]) {{
+              %g: f32[2] = const @g
+              %w: f32[2, 2] = const @w
+              {}
+              return %x{depth}
+            }}",
+            blocks.join("\n")
+        ))
+    }
+
+    /// The name of the one value that the block of these readers of `x` gives.
+    fn output(m: &Module, x: &str, layers: &[&str]) -> String {
+        let f = &m.funcs[0];
+        let ops = layers.iter().map(|l| op(f, l)).collect::<Vec<_>>();
+        let outputs = block_outputs(f, f.find(x).unwrap(), &ops);
+        assert_eq!(outputs.len(), 1);
+        f.value(outputs[0]).name.clone()
+    }
+
+    fn op(f: &Func, name: &str) -> OpId {
+        match f.value(f.find(name).unwrap()).def {
+            Def::Result(op, _) => op,
+            Def::Param(_) => panic!("{name} is a parameter"),
+        }
+    }
+
+    #[test]
+    fn a_block_ends_where_paths_have_met_however_deep_the_model_is() {
+        for depth in [2, 9] {
+            assert_eq!(output(&deep(MLP, depth), "h0", &["up0"]), "down0");
+            let m = deep(PARALLEL, depth);
+            assert_eq!(output(&m, "h0", &["side0", "up0"]), "both0");
+        }
+    }
+
+    #[test]
+    fn the_block_of_what_reads_a_layer_is_itself() {
+        assert_eq!(output(&deep(MLP, 2), "relu0", &["down0"]), "down0");
+    }
 }

@@ -31,7 +31,7 @@ mod tests;
 
 use crate::options::Smooth as Mode;
 use crate::pass::{Pass, PassContext};
-use crate::quantize::{Assigned, Folded, Target, assign, groups, product_name, target};
+use crate::quantize::{Assigned, Folded, Target, assign, from_norm, groups, product_name, target};
 use crate::statistics::Statistics;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::graph::{Module, OpId, ValueId};
@@ -147,7 +147,7 @@ fn spots<'a>(
     };
     let mut out = Vec::new();
     for g in groups(f, layers) {
-        if alpha.is_some() && !spot::is_norm(f, g.input) {
+        if alpha.is_some() && !from_norm(f, g.input) {
             continue;
         }
         let (to, readers) = match target(f, g.input, layers, wanted) {

@@ -83,7 +83,10 @@ impl Bench<'_> {
         let mut layers = spot.readers.clone();
         layers.sort_by_key(|l| l.site.op);
         let ops: Vec<OpId> = layers.iter().map(|l| l.site.op).collect();
-        let trial = Trial::new(stream, stream.block(&ops, &block_outputs(f, &ops))?);
+        let trial = Trial::new(
+            stream,
+            stream.block(&ops, &block_outputs(f, spot.group.input, &ops))?,
+        );
         let layers = Nearest::of(self.module, layers, threads)?;
         let float: Vec<Tensor> = layers.iter().map(|(_, w)| w.float().clone()).collect();
         let wanted = trial.outputs(&mut *trial.prepare(trial.module())?, &float)?;

@@ -113,14 +113,6 @@ pub(super) fn name(strength: Option<f32>) -> String {
     strength.map_or("off".into(), |a| format!("alpha {a}"))
 }
 
-/// Whether a norm makes a value.
-pub(super) fn is_norm(f: &Func, x: ValueId) -> bool {
-    matches!(
-        f.def_op(x).map(|o| &o.kind),
-        Some(OpKind::LayerNorm { expr: None, .. } | OpKind::RmsNorm { expr: None, .. })
-    )
-}
-
 fn stats<'a>(statistics: &'a Statistics, f: &Func, x: ValueId) -> Result<&'a ValueStats> {
     let v = f.value(x);
     let channels = v.ty.shape.last().and_then(|n| n.as_const());
