@@ -141,6 +141,10 @@ ROWS = [
     Row(f"--int4 {CALIB}", ort=ORT_G128),
     Row("--int4", ort=ORT_G32),
     Row("--scheme w4a16-g64-asym --algo hqq"),
+    Row("--scheme w8a16-g128-sym"),
+    Row(f"{W3} {CALIB}"),
+    Row("--scheme w2a16-g32-asym"),
+    Row(f"--scheme w2a16-g32-asym {CALIB}"),
     # Other formats; weights alone but for FP8.
     Row("--scheme w8a8-fp8-block128"),
     Row("--scheme int8-block128"),

@@ -144,8 +144,8 @@ fn meeting(f: &Func, layers: &[OpId]) -> Option<ValueId> {
         passed |= !own && matches!(op.kind, OpKind::Linear { .. });
         open.extend(&op.results);
         open.retain(|v| last_use[v.index()] > i);
-        if i > last && passed && open.len() == 1 && open.contains(&op.results[0]) {
-            return Some(op.results[0]);
+        if i > last && passed && open.len() == 1 {
+            return open.pop_first();
         }
     }
     None
