@@ -8,8 +8,8 @@
 //! The block is that of [`Trial`] with the inputs that the float model has; weights are rounded to
 //! nearest, activations quantized as they will be. The first of equal losses wins, so *off* does;
 //! where the division costs a product at run time, it has to leave less than 0.9 of the loss.
-//! (Choosing α by the error of outputs is what Intel's neural-compressor does per layer; a block
-//! sees what attention and activations make of an error.)
+//! (Choosing α by the error of outputs is what Intel's neural-compressor does per layer; the block
+//! behind a norm sees what attention and activations make of an error.)
 //!
 //! Groups are measured alone. Whether their choices add up is measured on the whole model, every
 //! layer quantized: against 0.5 for every norm, and against *off*. So the search never does worse
