@@ -17,6 +17,14 @@ pub(crate) fn is_plain_linear(f: &Func, op: &Op) -> bool {
     plain && op.operands[1..].iter().all(|v| is_const(f, *v))
 }
 
+/// Whether an op is a norm that nothing is fused with.
+pub(crate) fn is_plain_norm(kind: &OpKind) -> bool {
+    matches!(
+        kind,
+        OpKind::LayerNorm { expr: None, .. } | OpKind::RmsNorm { expr: None, .. }
+    )
+}
+
 /// The op that makes a value.
 pub(crate) fn maker(f: &Func, v: ValueId) -> Option<OpId> {
     match f.value(v).def {

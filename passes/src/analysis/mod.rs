@@ -5,5 +5,5 @@ mod layers;
 
 pub(crate) use dataflow::{DataFlow, live_ops};
 pub(crate) use layers::{
-    is_const, is_homogeneous, is_plain_linear, maker, projection, read_once, width,
+    is_const, is_homogeneous, is_plain_linear, is_plain_norm, maker, projection, read_once, width,
 };

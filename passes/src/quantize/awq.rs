@@ -27,7 +27,7 @@ use super::methods::Methods;
 use super::nearest::Nearest;
 use super::scheme::QuantSpec;
 use super::stream::{Group, Stream, groups};
-use super::trial::{Trial, block_outputs, squared_error};
+use super::trial::{Trial, squared_error};
 use crate::pass::{Pass, PassContext};
 use qcc_ir::Tensor;
 use qcc_ir::diag::Result;
@@ -230,10 +230,8 @@ impl<'s, 'm> Search<'s, 'm> {
         let f = &module.funcs[0];
         let mut layers = readers.to_vec();
         layers.sort_by_key(|l| l.site.op);
-        let ops: Vec<OpId> = layers.iter().map(|l| l.site.op).collect();
-        let outputs = block_outputs(f, x, &ops);
         Ok(Search {
-            trial: Trial::new(stream, stream.block(&ops, &outputs)?),
+            trial: Trial::of(stream, f, x, &layers)?,
             layers: Nearest::of(module, layers, threads)?,
         })
     }

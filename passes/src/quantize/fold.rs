@@ -13,7 +13,7 @@
 //! factors through; `gelu` and `silu` do not.
 
 use super::assign::Assigned;
-use crate::analysis::{is_const, is_homogeneous, projection, read_once, width};
+use crate::analysis::{is_const, is_homogeneous, is_plain_norm, projection, read_once, width};
 use crate::rewrite::{Replacement, Rewriter, Rule, rewrite};
 use crate::weights::{Transform, derive, inline_f32};
 use qcc_ir::DType;
@@ -119,7 +119,7 @@ pub(crate) fn target<'a>(
 fn taker(f: &Func, x: ValueId, id: OpId) -> std::result::Result<Target, String> {
     let op = &f.ops[id.index()];
     let (rows, otherwise) = match op.kind {
-        OpKind::LayerNorm { expr: None, .. } | OpKind::RmsNorm { expr: None, .. } => {
+        _ if is_plain_norm(&op.kind) => {
             let constant = op.operands[1..].iter().all(|v| is_const(f, *v));
             let why = || "its gain or bias is no constant".to_string();
             return constant.then_some(Target::Norm(id)).ok_or_else(why);

@@ -58,7 +58,7 @@ pub use scheme::{Granularity, Group, QuantSpec, Scheme, Weights};
 pub(crate) use sites::{Site, embedding_rows, sites};
 pub use stream::Samples;
 pub(crate) use stream::{Group as LayerGroup, Stream, groups, maker_name};
-pub(crate) use trial::{Trial, block_outputs, first_least, from_norm, spread, squared_error};
+pub(crate) use trial::{Trial, first_least, spread, squared_error};
 
 use crate::pass::{Pass, PassContext};
 use crate::rewrite::{Replacement, Rewriter, Rule, rewrite};

@@ -4,11 +4,14 @@
 //! behind them. The *block* of layers that read a norm is what follows them up to the first value
 //! behind another layer where their paths have met again: attention with its projection, the whole
 //! MLP, or the sum of both where they run side by side. Of other layers, or where the paths never
-//! meet, the block is the layers themselves. Either way its length does not grow with the model's.
+//! meet, the block is the layers themselves. So its length does not grow with the model's, unless
+//! layers all along it read the same norm, as decoders do an encoder's.
 //! It is run on a few batches, evenly spread, of the float model; errors are sums of squares in f64
 //! in the order of batches and outputs.
 
+use super::assign::Assigned;
 use super::stream::{Block, Stream, floats};
+use crate::analysis::is_plain_norm;
 use qcc_ir::Tensor;
 use qcc_ir::diag::Result;
 use qcc_ir::exec::Prepared;
@@ -37,6 +40,23 @@ impl<'s> Trial<'s> {
             block,
             batches,
         }
+    }
+
+    /// The block of layers that read `x`, in the order of their ops, their weights left open.
+    ///
+    /// # Errors
+    /// When the block does not follow from where the stream is.
+    pub(crate) fn of(
+        stream: &'s Stream<'s>,
+        f: &Func,
+        x: ValueId,
+        layers: &[&Assigned],
+    ) -> Result<Self> {
+        let ops: Vec<OpId> = layers.iter().map(|l| l.site.op).collect();
+        Ok(Self::new(
+            stream,
+            stream.block(&ops, &block_outputs(f, x, &ops))?,
+        ))
     }
 
     /// The block's module.
@@ -109,18 +129,11 @@ pub(crate) fn first_least(losses: &[f64]) -> usize {
 /// What another layer makes reaches the model through these layers alone, and they mostly end in a
 /// residual sum: there their own error is the block's. What a norm makes has no such end before
 /// its layers' paths have met.
-pub(crate) fn block_outputs(f: &Func, x: ValueId, layers: &[OpId]) -> Vec<ValueId> {
-    let meeting = from_norm(f, x).then(|| meeting(f, layers)).flatten();
+fn block_outputs(f: &Func, x: ValueId, layers: &[OpId]) -> Vec<ValueId> {
+    let norm = f.def_op(x).is_some_and(|o| is_plain_norm(&o.kind));
+    let meeting = norm.then(|| meeting(f, layers)).flatten();
     let own = || layers.iter().map(|o| f.ops[o.index()].results[0]).collect();
     meeting.map_or_else(own, |v| vec![v])
-}
-
-/// Whether a norm makes a value.
-pub(crate) fn from_norm(f: &Func, x: ValueId) -> bool {
-    matches!(
-        f.def_op(x).map(|o| &o.kind),
-        Some(OpKind::LayerNorm { expr: None, .. } | OpKind::RmsNorm { expr: None, .. })
-    )
 }
 
 /// The first value behind at least one other layer through which all paths from these layers lead.
@@ -154,8 +167,8 @@ fn meeting(f: &Func, layers: &[OpId]) -> Option<ValueId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analysis::maker;
     use crate::testing::module;
-    use qcc_ir::graph::Def;
 
     /// A residual block; `#` is its number, `+` the next one's.
     const MLP: &str = r#"%h#: f32[n, 2] = rms_norm %x#, %g {eps = 0.00001} @"norm#"
@@ -196,17 +209,11 @@ mod tests {
     /// The name of the one value that the block of these readers of `x` gives.
     fn output(m: &Module, x: &str, layers: &[&str]) -> String {
         let f = &m.funcs[0];
-        let ops = layers.iter().map(|l| op(f, l)).collect::<Vec<_>>();
-        let outputs = block_outputs(f, f.find(x).unwrap(), &ops);
+        let value = |name: &str| f.find(name).unwrap();
+        let ops = layers.iter().map(|l| maker(f, value(l)).unwrap());
+        let outputs = block_outputs(f, value(x), &ops.collect::<Vec<_>>());
         assert_eq!(outputs.len(), 1);
         f.value(outputs[0]).name.clone()
-    }
-
-    fn op(f: &Func, name: &str) -> OpId {
-        match f.value(f.find(name).unwrap()).def {
-            Def::Result(op, _) => op,
-            Def::Param(_) => panic!("{name} is a parameter"),
-        }
     }
 
     #[test]
@@ -216,6 +223,20 @@ mod tests {
             let m = deep(PARALLEL, depth);
             assert_eq!(output(&m, "h0", &["side0", "up0"]), "both0");
         }
+    }
+
+    #[test]
+    fn what_else_reads_the_norm_does_not_matter() {
+        let post = MLP.replace("add %x#", "add %h#");
+        assert_eq!(output(&deep(&post, 3), "h1", &["up1"]), "down1");
+    }
+
+    #[test]
+    fn paths_that_leave_the_model_never_meet() {
+        let mut m = deep(MLP, 3);
+        let up = m.funcs[0].find("up0").unwrap();
+        m.funcs[0].results.push(("cache".into(), up));
+        assert_eq!(output(&m, "h0", &["up0"]), "up0");
     }
 
     #[test]

@@ -15,7 +15,7 @@
 
 use super::rule::{Columns, Plan, Rows};
 use super::{op_name, readers};
-use crate::analysis::{is_const, is_plain_linear, maker, width};
+use crate::analysis::{is_const, is_plain_linear, is_plain_norm, maker, width};
 use crate::weights::Rotation;
 use qcc_ir::DimExpr;
 use qcc_ir::expr::BinaryFn;
@@ -27,7 +27,7 @@ use std::sync::Arc;
 pub(super) fn plan(m: &Module, seed: u64, plan: &mut Plan) {
     let f = &m.funcs[0];
     let mut seen: BTreeSet<ValueId> = BTreeSet::new();
-    for (_, op) in f.ops().filter(|(_, o)| is_norm(&o.kind)) {
+    for (_, op) in f.ops().filter(|(_, o)| is_plain_norm(&o.kind)) {
         let x = op.operands[0];
         if seen.contains(&x) {
             continue;
@@ -52,13 +52,6 @@ pub(super) fn plan(m: &Module, seed: u64, plan: &mut Plan) {
             }
         }
     }
-}
-
-fn is_norm(kind: &OpKind) -> bool {
-    matches!(
-        kind,
-        OpKind::LayerNorm { expr: None, .. } | OpKind::RmsNorm { expr: None, .. }
-    )
 }
 
 /// A stream and what touches it.
@@ -136,7 +129,7 @@ impl Stream {
         let first = op.operands[0] == v && !op.operands[1..].contains(&v);
         match op.kind {
             OpKind::Binary(BinaryFn::Add) => open.push(op.results[0]),
-            _ if first && is_norm(&op.kind) => {
+            _ if first && is_plain_norm(&op.kind) => {
                 self.norms.insert(id);
             }
             OpKind::Linear { .. } if first && is_plain_linear(f, op) => {

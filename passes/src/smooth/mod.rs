@@ -29,9 +29,10 @@ mod spot;
 #[cfg(test)]
 mod tests;
 
+use crate::analysis::is_plain_norm;
 use crate::options::Smooth as Mode;
 use crate::pass::{Pass, PassContext};
-use crate::quantize::{Assigned, Folded, Target, assign, from_norm, groups, product_name, target};
+use crate::quantize::{Assigned, Folded, Target, assign, groups, product_name, target};
 use crate::statistics::Statistics;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::graph::{Module, OpId, ValueId};
@@ -147,7 +148,8 @@ fn spots<'a>(
     };
     let mut out = Vec::new();
     for g in groups(f, layers) {
-        if alpha.is_some() && !from_norm(f, g.input) {
+        let norm = f.def_op(g.input).is_some_and(|o| is_plain_norm(&o.kind));
+        if alpha.is_some() && !norm {
             continue;
         }
         let (to, readers) = match target(f, g.input, layers, wanted) {

@@ -25,13 +25,13 @@ use super::smoothed;
 use super::spot::{Choice, Spot, name};
 use crate::pass::PassContext;
 use crate::quantize::{
-    Assigned, Nearest, Stream, Target, Trial, block_outputs, first_least, quantized, squared_error,
+    Assigned, Nearest, Stream, Target, Trial, first_least, quantized, squared_error,
 };
 use crate::statistics::Statistics;
 use qcc_ir::Tensor;
 use qcc_ir::diag::{Class, Diagnostic, Result};
 use qcc_ir::exec::Executor;
-use qcc_ir::graph::{Module, OpId, ValueId};
+use qcc_ir::graph::{Module, ValueId};
 use qcc_ir::ledger::{Candidate, Decision, Topic};
 
 /// The strength that the whole search is measured against.
@@ -82,11 +82,7 @@ impl Bench<'_> {
         let f = &self.module.funcs[0];
         let mut layers = spot.readers.clone();
         layers.sort_by_key(|l| l.site.op);
-        let ops: Vec<OpId> = layers.iter().map(|l| l.site.op).collect();
-        let trial = Trial::new(
-            stream,
-            stream.block(&ops, &block_outputs(f, spot.group.input, &ops))?,
-        );
+        let trial = Trial::of(stream, f, spot.group.input, &layers)?;
         let layers = Nearest::of(self.module, layers, threads)?;
         let float: Vec<Tensor> = layers.iter().map(|(_, w)| w.float().clone()).collect();
         let wanted = trial.outputs(&mut *trial.prepare(trial.module())?, &float)?;
